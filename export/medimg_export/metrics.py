@@ -1,0 +1,298 @@
+"""How good the answers are, with bootstrap intervals.
+
+Arrays, here and in the other modules, by task:
+
+    binary       y int (N,) in {0, 1}       p float (N,) or (N, 1), probability of labels[1]
+    multiclass   y int (N,) in 0..C-1       p float (N, C), softmax
+    multilabel   y int (N, C) in {0, 1}     p float (N, C)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medimg_edge.errors import TooFewImages
+from medimg_edge.manifest import Task
+from medimg_export.scores import (
+    Floats,
+    LabelScores,
+    answer_scores,
+    checked,
+    default_thresholds,
+    label_scores,
+    resamples,
+)
+
+NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "ece": "ECE",
+}
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A value and its 95 % percentile interval; ``None`` where undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Decisions about one label (for multiclass: that label against the rest)."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+class Resampling(msgspec.Struct, frozen=True):
+    """How the intervals were made.
+
+    ``resamples`` is 0 where none were asked for or there is one unit only. ``unit`` is ``image``
+    or ``group``. ``one_class`` counts the resamples in which a label that has both classes had
+    one only; they are ignored for the values that need both.
+    """
+
+    resamples: int
+    seed: int
+    unit: str
+    one_class: int
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """What ``metrics.json`` holds. Names and shape are stable.
+
+    ``values``     binary: every name in ``NAMES`` but balanced_accuracy.
+                   multilabel: the same names, each the mean over labels.
+                   multiclass: auc, average_precision and f1 (means over labels, one against the
+                   rest), accuracy, balanced_accuracy, ece (of the answered label's probability).
+    ``per_label``  the binary values by label; binary has its positive label, multiclass has no
+                   accuracy and ece there.
+    ``counts``     decisions by the same labels.
+    ``prevalence`` share of images that have the label, by the same labels.
+    ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
+    ``thresholds`` by the same labels; multiclass None.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    n: int
+    groups: int | None
+    prevalence: dict[str, float]
+    thresholds: dict[str, float] | None
+    values: dict[str, Estimate]
+    per_label: dict[str, dict[str, Estimate]]
+    counts: dict[str, Counts]
+    confusion: tuple[tuple[int, ...], ...] | None
+    resampling: Resampling
+
+
+def evaluate(
+    task: Task,
+    labels: Sequence[str],
+    y: ArrayLike,
+    p: ArrayLike,
+    *,
+    thresholds: dict[str, float] | None = None,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Metrics:
+    """Every metric of the task with its interval.
+
+    A decision is positive when p >= threshold; without ``thresholds`` that is 0.5. Multiclass
+    answers the most probable label and takes no thresholds. With ``groups`` (a name per image)
+    whole groups are drawn.
+
+    A value is ``None`` where its denominator is 0 (PPV without a positive call, AUC with one
+    class). Means over labels are over the labels for which the value is defined in the table.
+    An interval is the 2.5th to 97.5th percentile over the resamples in which the value is
+    defined, and ``None`` where that is fewer than half. ECE is biased upwards in small samples
+    and more so in resamples of them: its value may lie at the lower end of its interval.
+
+    Raises TooFewImages (no image), DataInvalid (y or p does not fit the labels), NotFinite.
+    """
+    truth, probability = checked(task, y, p, len(labels))
+    columns = label_scores(task, labels, truth, probability, thresholds)
+    scored = [*columns, answer_scores(truth, probability)] if task == "multiclass" else columns
+    n, units = len(truth), len(truth) if groups is None else len(set(groups))
+    draws = bootstrap if units > 1 else 0
+    drawn = [[one.values(w) for one in scored] for w in _table_then(n, groups, draws, seed)]
+    found = [
+        {name: np.concatenate([block[i][name] for block in drawn]) for name in drawn[0][i]}
+        for i in range(len(scored))
+    ]
+    names = [column.label for column in columns]
+    return Metrics(
+        task=task,
+        labels=tuple(labels),
+        n=n,
+        groups=None if groups is None else units,
+        prevalence={column.label: float(column.truth.mean()) for column in columns},
+        thresholds=None if task == "multiclass" else thresholds or default_thresholds(names),
+        values=_estimates(_overall(task, found)),
+        per_label=dict(zip(names, map(_estimates, _of_labels(task, found)), strict=True)),
+        counts={column.label: _counts(column) for column in columns},
+        confusion=_confusion(task, truth, columns),
+        resampling=Resampling(
+            resamples=draws,
+            seed=seed,
+            unit="image" if groups is None else "group",
+            one_class=_one_class([of["auc"] for of in found[: len(columns)]]),
+        ),
+    )
+
+
+def table(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Rows (name, value, interval) for people; the values of single labels come last."""
+    rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
+    if metrics.task == "binary":
+        return rows
+    return rows + [
+        (f"{label}: {NAMES[name]}", *_cells(of))
+        for label, estimates in metrics.per_label.items()
+        for name, of in estimates.items()
+    ]
+
+
+def auc(task: Task, y: ArrayLike, p: ArrayLike) -> float:
+    """Area under the ROC curve, in [0, 1]; the mean over labels that have both classes.
+
+    Raises TooFewImages where no label has both, DataInvalid, NotFinite.
+    """
+    columns = _with_both_classes(task, y, p)
+    ones = np.ones((1, len(columns[0].truth)))
+    return float(np.mean([column.auc(ones)[0] for column in columns]))
+
+
+def paired_auc_loss(
+    task: Task,
+    y: ArrayLike,
+    p_ref: ArrayLike,
+    p_new: ArrayLike,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """(loss, low, high): AUC of ``p_ref`` minus AUC of ``p_new`` and its 95 % interval.
+
+    Both are scored on the same resamples, so what they share cancels out. Where nothing can be
+    resampled (one group, or a class that half of the resamples lack) the interval is (-1, 1):
+    nothing is known. Raises as ``auc``.
+    """
+    reference, new = _with_both_classes(task, y, p_ref), _with_both_classes(task, y, p_new)
+    n = len(reference[0].truth)
+    draws = bootstrap if n > 1 and (groups is None or len(set(groups)) > 1) else 0
+    losses = np.concatenate(
+        [
+            np.mean([a.auc(w) - b.auc(w) for a, b in zip(reference, new, strict=True)], axis=0)
+            for w in _table_then(n, groups, draws, seed)
+        ]
+    )
+    loss = _estimate(losses)
+    low, high = (-1.0, 1.0) if loss.low is None or loss.high is None else (loss.low, loss.high)
+    return float(losses[0]), low, high
+
+
+def _with_both_classes(task: Task, y: ArrayLike, p: ArrayLike) -> list[LabelScores]:
+    C = 2 if task == "binary" else np.asarray(p).shape[-1]
+    truth, probability = checked(task, y, p, C)
+    columns = label_scores(task, [str(i) for i in range(C)], truth, probability)
+    both = [column for column in columns if column.truth.any() and not column.truth.all()]
+    if not both:
+        raise TooFewImages(
+            f"All {len(truth)} images have the same label: an AUC needs images of both classes."
+        )
+    return both
+
+
+def _table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> Iterator[Floats]:
+    """The table itself (a row of ones), then its resamples."""
+    yield np.ones((1, n))
+    yield from resamples(n, groups, count, seed)
+
+
+def _overall(task: Task, found: list[dict[str, Floats]]) -> dict[str, Floats]:
+    if task == "binary":
+        return found[0]
+    if task == "multilabel":
+        return {name: _mean(found, name) for name in found[0]}
+    *of_labels, answers = found
+    return {
+        "auc": _mean(of_labels, "auc"),
+        "average_precision": _mean(of_labels, "average_precision"),
+        "accuracy": answers["accuracy"],
+        "balanced_accuracy": _mean(of_labels, "sensitivity"),
+        "f1": _mean(of_labels, "f1"),
+        "ece": answers["ece"],
+    }
+
+
+def _of_labels(task: Task, found: list[dict[str, Floats]]) -> list[dict[str, Floats]]:
+    if task != "multiclass":
+        return found
+    return [{name: of[name] for name in of if name not in ("accuracy", "ece")} for of in found[:-1]]
+
+
+def _mean(found: list[dict[str, Floats]], name: str) -> Floats:
+    """Over the labels that have the value in the table, so that every resample means the same."""
+    defined = [of[name] for of in found if np.isfinite(of[name][0])]
+    return np.mean(defined, axis=0) if defined else np.full_like(found[0][name], np.nan)
+
+
+def _estimates(values: dict[str, Floats]) -> dict[str, Estimate]:
+    return {name: _estimate(of) for name, of in values.items()}
+
+
+def _estimate(of: Floats) -> Estimate:
+    """The value of the table, first in ``of``, and the percentiles of its resamples."""
+    if not np.isfinite(of[0]):
+        return Estimate(None)
+    defined = of[1:][np.isfinite(of[1:])]
+    if not len(defined) or 2 * len(defined) < len(of) - 1:
+        return Estimate(float(of[0]))
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return Estimate(float(of[0]), float(low), float(high))
+
+
+def _one_class(aucs: list[Floats]) -> int:
+    missing = [np.isnan(of[1:]) for of in aucs if np.isfinite(of[0])]
+    return int(np.any(missing, axis=0).sum()) if missing else 0
+
+
+def _counts(of: LabelScores) -> Counts:
+    return Counts(
+        tp=int((of.truth & of.called).sum()),
+        fp=int((~of.truth & of.called).sum()),
+        fn=int((of.truth & ~of.called).sum()),
+        tn=int((~of.truth & ~of.called).sum()),
+    )
+
+
+def _confusion(task: Task, y: NDArray, columns: list[LabelScores]) -> tuple | None:
+    if task == "multilabel":
+        return None
+    answers = columns[0].called.astype(int)
+    if task == "multiclass":
+        answers = np.stack([column.called for column in columns]).argmax(axis=0)
+    C = max(2, len(columns))
+    flat = np.bincount(y * C + answers, minlength=C * C).reshape(C, C)
+    return tuple(tuple(int(count) for count in row) for row in flat)
+
+
+def _cells(of: Estimate) -> tuple[str, str]:
+    value = "undefined" if of.value is None else f"{of.value:.3f}"
+    return value, "" if of.low is None else f"{of.low:.3f} to {of.high:.3f}"

@@ -1,0 +1,2 @@
+from medimg_export.phantom_chest import Phantom, chest
+__all__ = ["Phantom", "chest"]

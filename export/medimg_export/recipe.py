@@ -1,0 +1,180 @@
+"""A recipe: everything that decides a training, as one TOML file.
+
+Options of the command line override a recipe; what a recipe leaves out is the backbone's default.
+The recipe that was used, defaults filled in, is stored in ``run.json``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from medimg_edge.errors import RecipeError
+from medimg_edge.manifest import Display, Percentile, Task, Windows
+from medimg_export.backbones import BACKBONES, Backbone
+
+RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parent / "recipes")
+"""Where named recipes lie: in the source tree, and in an installed package."""
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Epochs = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of every part of a recipe: unknown keys are refused."""
+
+
+class Data(Struct, frozen=True):
+    """How a data set is read: see ``dataset.open_dataset`` and ``splits.make_splits``."""
+
+    labels: tuple[str, ...] | None = None
+    positive: str | None = None
+    task: Task | None = None
+    group_pattern: str | None = None
+    drop_overlap: bool = False
+
+
+class Pixels(Struct, frozen=True):
+    """Preprocessing; ``size`` 0 is the data's own for arrays, else the backbone's default."""
+
+    size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    color: Literal["gray", "rgb"] = "gray"
+    intensity: Display | Windows | Percentile = Display()
+    geometry: Literal["stretch", "letterbox", "center-crop"] = "stretch"
+
+
+class Augmentation(Struct, frozen=True):
+    """Largest change of each kind, drawn evenly for each image and epoch."""
+
+    rotation: float = 8.0
+    """Degrees: patients stand a little askew."""
+    shift: float = 0.06
+    """Share of the side: collimation and positioning."""
+    zoom: float = 0.10
+    """Share: distance and patient size."""
+    contrast: float = 0.25
+    """Share, about the image's mean: tube voltage and display curve."""
+    brightness: float = 0.10
+    """Share of the full scale: exposure."""
+    flip: bool = True
+    """Mirror half of the images. Off where the side matters to the finding."""
+
+
+class Training(Struct, frozen=True):
+    """The schedule. ``None`` is the backbone's default."""
+
+    backbone: str = "efficientnet-lite0"
+    pretrained: bool = True
+    head_epochs: Epochs | None = None
+    epochs: Epochs | None = None
+    batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
+    learning_rate: Positive | None = None
+    patience: Epochs | None = None
+    """Epochs without a better validation AUC until training stops."""
+    balance: Literal["weights", "sampling", "none"] = "weights"
+    """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
+    augmentation: Augmentation = Augmentation()
+
+
+class Decision(Struct, frozen=True):
+    """The operating point: Youden's, or the most specific that reaches a sensitivity."""
+
+    sensitivity: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+
+
+class Card(Struct, frozen=True):
+    """What the bundle says to people."""
+
+    name: str = "model"
+    version: str = "0.1.0"
+    intended_use: str = (
+        "Decision support for trained staff; not a diagnosis. Not validated for clinical use."
+    )
+    modality: tuple[str, ...] = ()
+    body_part: tuple[str, ...] = ()
+    view: tuple[str, ...] = ()
+    license: str = ""
+    data_source: str = ""
+
+
+class Foreign(Struct, frozen=True):
+    """A Keras model that was trained elsewhere: what its file does not say."""
+
+    outputs: tuple[str, ...] | None = None
+    """The labels in the order of the model's outputs; the recipe's ``labels`` where left out."""
+    scale: float | None = None
+    offset: float | None = None
+    """The model expects pixel * scale + offset, for pixels 0..255."""
+    temperature: Positive = 1.0
+
+
+class Recipe(Struct, frozen=True):
+    """All of it."""
+
+    card: Card = Card()
+    data: Data = Data()
+    pixels: Pixels = Pixels()
+    training: Training = Training()
+    decision: Decision = Decision()
+    model: Foreign = Foreign()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone's own facts. Raises RecipeError where there is none of that name."""
+        found = BACKBONES.get(self.training.backbone)
+        if found is None:
+            raise RecipeError(
+                f"There is no backbone {self.training.backbone!r}; "
+                f"there are {', '.join(BACKBONES)}."
+            )
+        return found
+
+
+def load(name: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe by its path, or by the name of one that the package brings.
+
+    Raises RecipeError: no such recipe, not TOML, an unknown key, a value out of range.
+    """
+    path = _find(name)
+    try:
+        return convert(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
+
+
+def convert(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values, as TOML or ``run.json`` hold them. Raises RecipeError."""
+    try:
+        return msgspec.convert(values, Recipe)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"The recipe does not fit: {error}") from error
+
+
+def override(recipe: Recipe, **options: dict[str, Any]) -> Recipe:
+    """A recipe with values replaced by section: ``override(r, training={"seed": 1})``.
+
+    Values that are None are left as the recipe has them. Raises RecipeError.
+    """
+    values = msgspec.to_builtins(recipe)
+    for section, changes in options.items():
+        values[section] |= {key: value for key, value in changes.items() if value is not None}
+    return convert(values)
+
+
+def _find(name: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    for folder in RECIPES:
+        if (folder / f"{path.name}.toml").is_file():
+            return folder / f"{path.name}.toml"
+    known = sorted(each.stem for folder in RECIPES for each in folder.glob("*.toml"))
+    raise RecipeError(
+        f"There is no recipe {os.fspath(name)!r}: give a .toml file"
+        + (f" or one of {', '.join(known)}." if known else ".")
+    )

@@ -1,0 +1,280 @@
+"""The figures of a report, each as a string of inline SVG.
+
+Text stays text, so that it can be searched, read aloud and printed sharply. Colours are Okabe and
+Ito's (Color Universal Design, 2008), told apart by line style as well.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from medimg_export.calibration import BINS, reliability
+from medimg_export.metrics import NAMES, Metrics
+from medimg_export.scores import Floats, LabelScores, resamples
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+INK, FAINT = "#1b2733", "#8896a4"
+BAND_RESAMPLES = 300
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e9ee",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def roc(metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | None) -> str:
+    """Receiver operating characteristic, one curve per label, operating points marked."""
+    with _figure("roc", _told("ROC curve", metrics, "auc")) as figure:
+        axes = _square(figure, "1 − specificity", "sensitivity")
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
+        for index, column in _drawable(columns):
+            x, y, _ = roc_curve(column.truth, column.score)
+            axes.plot(x, y, label=_legend(metrics, column, "auc", "AUC"), **_line(index))
+            reached = metrics.per_label[column.label]
+            if (specificity := reached["specificity"].value) is not None:
+                _mark(axes, index, 1 - specificity, reached["sensitivity"].value)
+        if len(columns) == 1:
+            _band(axes, _roc_draws(columns[0], groups))
+        axes.legend(loc="lower right")
+    return figure.svg
+
+
+def precision_recall(
+    metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | None
+) -> str:
+    """Precision against recall, one curve per label, operating points marked."""
+    told = _told("Precision-recall curve", metrics, "average_precision")
+    with _figure("pr", told) as figure:
+        axes = _square(figure, "sensitivity (recall)", "PPV (precision)")
+        for index, column in _drawable(columns):
+            y, x, _ = precision_recall_curve(
+                column.truth, column.score, drop_intermediate=True
+            )
+            label = _legend(metrics, column, "average_precision", "AP")
+            axes.step(x, y, where="post", label=label, **_line(index))
+            reached = metrics.per_label[column.label]
+            _mark(axes, index, reached["sensitivity"].value, reached["ppv"].value)
+        if len(columns) == 1:
+            share = metrics.prevalence[columns[0].label]
+            axes.axhline(share, color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
+            axes.text(0.02, share + 0.015, f"prevalence {share:.2f}", color=INK, fontsize=9)
+            _band(axes, _pr_draws(columns[0], groups))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.04))
+    return figure.svg
+
+
+def calibration(metrics: Metrics, columns: list[LabelScores]) -> str:
+    """Observed rate against probability per bin, over a histogram of the probabilities.
+
+    ``columns`` as for the curves; for multiclass the one column of the answered label.
+    """
+    with _figure("calibration", _told("Reliability diagram", metrics, "ece")) as figure:
+        upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
+        upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed rate")
+        for index, column in enumerate(columns):
+            bins = reliability(column.score, column.truth)
+            filled = bins.count > 0
+            upper.plot(
+                bins.mean[filled],
+                bins.rate[filled],
+                marker="o",
+                markersize=5,
+                label=None if len(columns) == 1 else _plain(column.label),
+                **_line(index),
+            )
+        if len(columns) > 1:
+            upper.legend(loc="upper left")
+        scores = [column.score for column in columns]
+        lower.hist(
+            scores,
+            bins=np.linspace(0, 1, BINS + 1).tolist(),
+            stacked=True,
+            color=[_line(index)["color"] for index in range(len(columns))],
+            edgecolor="white",
+            linewidth=0.5,
+        )
+        lower.set(xlabel="probability", ylabel="images")
+    return figure.svg
+
+
+def learning(history: list[dict[str, Any]]) -> str:
+    """Loss and validation AUC by epoch; stages are told apart, the best epoch is marked."""
+    with _figure("learning", "Learning curves by epoch", size=(8.6, 3.2)) as figure:
+        left, right = figure.subplots(1, 2)
+        steps = np.arange(1, len(history) + 1)
+        for index, (key, name) in enumerate({"loss": "training", "val_loss": "validation"}.items()):
+            left.plot(steps, _series(history, key), label=name, **_line(index))
+        left.set(xlabel="epoch", ylabel="loss")
+        aucs = _series(history, "val_auc")
+        right.plot(steps, aucs, **_line(1))
+        right.set(xlabel="epoch", ylabel="validation AUC")
+        if np.isfinite(aucs).any():
+            best = int(np.nanargmax(aucs))
+            _mark(right, 1, float(steps[best]), float(aucs[best]))
+            right.text(
+                0.98, 0.05, f"best {aucs[best]:.4f}, epoch {best + 1}",
+                transform=right.transAxes, ha="right",
+            )  # fmt: skip
+        for axes in (left, right):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _stages(axes, history)
+        left.legend(loc="upper right")
+    return figure.svg
+
+
+class _Drawing(Figure):
+    """A figure that becomes ``svg`` when its block ends."""
+
+    svg: str = ""
+
+
+@contextmanager
+def _figure(name: str, told: str, size: tuple[float, float] = (4.2, 4.0)) -> Iterator[_Drawing]:
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = _Drawing(figsize=size, layout="constrained")
+        yield figure
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    figure.svg = _inline(buffer.getvalue(), name, told)
+
+
+def _inline(svg: str, name: str, told: str) -> str:
+    """The element alone, with ids that are unique on a page of several, and its name."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'((?:xlink:)?href="|url\()#', rf"\g<1>#{name}-", svg)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
+    title = f"<title>{html.escape(told)}</title>"
+    opening = f'<svg role="img" aria-label="{html.escape(told)}"'
+    return re.sub(r"<svg\b([^>]*)>", lambda tag: f"{opening}{tag[1]}>{title}", svg, count=1)
+
+
+def _square(figure: Figure, x: str, y: str) -> Axes:
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
+    return axes
+
+
+def _line(index: int) -> dict[str, Any]:
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": DASHES[index // len(COLORS) % len(DASHES)],
+    }
+
+
+def _drawable(columns: list[LabelScores]) -> list[tuple[int, LabelScores]]:
+    """The labels that have both classes: the others have no curve."""
+    return [
+        (index, column)
+        for index, column in enumerate(columns)
+        if column.truth.any() and not column.truth.all()
+    ]
+
+
+def _legend(metrics: Metrics, column: LabelScores, name: str, short: str) -> str:
+    value = metrics.per_label[column.label][name].value
+    shown = f"{short} {value:.3f}" if value is not None else short
+    return shown if metrics.task == "binary" else f"{_plain(column.label)}\u2002{shown}"
+
+
+def _plain(label: str) -> str:
+    """For a legend: there a leading underscore hides an entry and $ begins a formula."""
+    return label.lstrip("_").replace("$", r"\$")
+
+
+def _told(title: str, metrics: Metrics, name: str) -> str:
+    value = metrics.values[name].value
+    shown = "undefined" if value is None else f"{value:.3f}"
+    return f"{title}, {NAMES[name]} {shown}"
+
+
+def _mark(axes: Axes, index: int, x: float | None, y: float | None) -> None:
+    """The operating point, where it is defined."""
+    if x is not None and y is not None:
+        color = COLORS[index % len(COLORS)]
+        axes.plot(
+            [x], [y], "o", markersize=9, markerfacecolor="white", markeredgecolor=color,
+            markeredgewidth=2.2, zorder=5,
+        )  # fmt: skip
+
+
+def _series(history: list[dict[str, Any]], key: str) -> Floats:
+    values = [row.get(key) for row in history]
+    return np.array([np.nan if value in (None, "") else float(value) for value in values])
+
+
+def _stages(axes: Axes, history: list[dict[str, Any]]) -> None:
+    """A line where a new stage begins, with its name."""
+    names = [str(row.get("stage") or "") for row in history]
+    for index, name in enumerate(names):
+        if name and (index == 0 or names[index - 1] != name):
+            if index:
+                axes.axvline(index + 0.5, color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
+            where = axes.get_xaxis_transform()
+            axes.text(index + 0.6, 1.02, name, transform=where, fontsize=9, parse_math=False)
+
+
+def _band(axes: Axes, draws: tuple[Floats, list[Floats]]) -> None:
+    """The pointwise 2.5th to 97.5th percentile of the resampled curves."""
+    x, curves = draws
+    if len(curves) > 1:
+        low, high = np.percentile(curves, [2.5, 97.5], axis=0)
+        axes.fill_between(x, low, high, color=COLORS[0], alpha=0.16, linewidth=0)
+
+
+def _roc_draws(
+    column: LabelScores, groups: Sequence[str] | None
+) -> tuple[Floats, list[Floats]]:
+    grid = np.linspace(0, 1, 101)
+    curves = []
+    for weights in _drawn(column, groups):
+        x, y, _ = roc_curve(column.truth, column.score, sample_weight=weights)
+        curves.append(np.interp(grid, x, y))
+    return grid, curves
+
+
+def _pr_draws(
+    column: LabelScores, groups: Sequence[str] | None
+) -> tuple[Floats, list[Floats]]:
+    grid = np.linspace(0.01, 1, 100)
+    curves = []
+    for weights in _drawn(column, groups):
+        y, x, _ = precision_recall_curve(column.truth, column.score, sample_weight=weights)
+        curves.append(np.interp(grid, x[::-1], y[::-1]))
+    return grid, curves
+
+
+def _drawn(column: LabelScores, groups: Sequence[str] | None) -> list[Floats]:
+    """Resamples with both classes."""
+    n = len(column.truth)
+    rows = [row for block in resamples(n, groups, BAND_RESAMPLES, 0) for row in block]
+    return [row for row in rows if row @ column.truth and row @ ~column.truth]

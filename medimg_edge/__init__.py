@@ -1,0 +1,37 @@
+"""medimg-edge on the device: the same answer as in training, or one line why not.
+
+    from medimg_edge import Classifier
+    print(Classifier("bundle").predict("chest.png").probability)
+
+Everything is imported when it is first used, so that ``medimg-edge --help`` stays quick.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medimg_edge.bundle import Bundle
+    from medimg_edge.classifier import Classifier, Prediction
+    from medimg_edge.errors import MedimgEdgeError
+    from medimg_edge.overlay import overlay
+    from medimg_edge.reader import read_image
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Classifier": "classifier",
+    "MedimgEdgeError": "errors",
+    "Prediction": "classifier",
+    "overlay": "overlay",
+    "read_image": "reader",
+}
+
+__all__ = ["Bundle", "Classifier", "MedimgEdgeError", "Prediction", "overlay", "read_image"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medimg_edge' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"medimg_edge.{_HOMES[name]}"), name)

@@ -1,0 +1,257 @@
+"""A bundle: a folder that holds ``manifest.json`` and exactly the files that it lists.
+
+``Bundle.open`` trusts nothing in the folder; ``Bundle.read`` returns bytes only if they are the
+bytes that the manifest promises; ``staged`` lets the export side replace a bundle in one step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer, WriteError
+from medimg_edge.manifest import FileEntry, Manifest, decode
+
+MANIFEST = "manifest.json"
+SIGNATURES = "signatures"
+"""The one folder that the manifest does not list: signatures are made after it."""
+
+MAX_MANIFEST_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its manifest fits its schema, and the folder holds what it lists.
+
+    hash: SHA-256 of the manifest's bytes, which by the hashes inside stands for all of the bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    hash: str
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open the bundle in a folder.
+
+        Raises BundleMissing, ManifestInvalid, SchemaUnknown, RevisionUnknown, or FilesDiffer: a
+        file is missing, added, of another size, a link, or has a path that leaves the folder.
+        Contents are hashed when they are read, and all of them by ``verify``.
+        """
+        folder = Path(path)
+        data = _manifest_bytes(folder)
+        manifest = decode(data)
+        bundle = cls(folder, manifest, hashlib.sha256(data).hexdigest())
+        bundle._check_folder()
+        return bundle
+
+    @property
+    def entries(self) -> dict[str, FileEntry]:
+        """Every file that the manifest lists, artifacts included, by path."""
+        artifacts = {
+            name: FileEntry(bytes=each.bytes, sha256=each.sha256)
+            for name, each in self.manifest.artifacts.items()
+        }
+        return {**self.manifest.files, **artifacts}
+
+    def artifact(self, name: str = "auto") -> str:
+        """The file name of an artifact: ``auto`` is the manifest's ``default_artifact``."""
+        chosen = self.manifest.default_artifact if name == "auto" else name
+        if chosen not in self.manifest.artifacts:
+            raise ArtifactUnknown(
+                f"The bundle {self.manifest.name} has no artifact {chosen!r}; "
+                f"it has {', '.join(self.manifest.artifacts)}."
+            )
+        return chosen
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, checked against the manifest. Raises FilesDiffer."""
+        entry = self.entries.get(name)
+        if entry is None:
+            raise FilesDiffer(f"The manifest lists no file {name!r}.")
+        try:
+            data = (self.path / name).read_bytes()
+        except OSError as error:
+            raise FilesDiffer(f"{name} cannot be read: {error.strerror}.") from error
+        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise FilesDiffer(
+                f"{name} is not the file that the manifest lists: it was changed or damaged. "
+                "Copy the bundle anew from where it came."
+            )
+        return data
+
+    def check_contents(self) -> None:
+        """Hash every listed file. Raises FilesDiffer."""
+        for name in self.entries:
+            self.read(name)
+
+    def _check_folder(self) -> None:
+        entries = self.entries
+        for name in entries:
+            if not is_safe(name):
+                raise FilesDiffer(f"The manifest lists {name!r}, a path that leaves the bundle.")
+        found = dict(_walk(self.path))
+        found.pop(MANIFEST)
+        missing = sorted(set(entries) - set(found))
+        if missing:
+            raise FilesDiffer(f"{missing[0]} is missing from the bundle. Copy the bundle anew.")
+        added = sorted(set(found) - set(entries))
+        if added:
+            raise FilesDiffer(
+                f"{added[0]} lies in the bundle, and the manifest does not list it. "
+                "A bundle holds nothing else: move your own files out of it."
+            )
+        for name, entry in entries.items():
+            if found[name] != entry.bytes:
+                raise FilesDiffer(
+                    f"{name} has {found[name]} bytes; the manifest lists {entry.bytes}. "
+                    "Copy the bundle anew."
+                )
+
+
+def is_safe(name: str) -> bool:
+    """Whether a path stays inside of its folder on every system."""
+    path = PurePosixPath(name)
+    return (
+        str(path) == name
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and not set(name) & set('\\:*?"<>|\0')
+        and name not in (MANIFEST, ".")
+        and path.parts[0] != SIGNATURES
+    )
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file below a folder, by path; for the export side."""
+    return {
+        name: FileEntry(bytes=size, sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest())
+        for name, size in sorted(_walk(folder))
+    }
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Give a new folder to fill; make it ``out`` when the block ends well, remove it otherwise.
+
+    Every file is on the disk before the folder takes its name, and an existing ``out`` is exchanged
+    in one step, so that a power cut leaves the old bundle or the new one. Raises WriteError where
+    ``out`` is not a bundle, or cannot be written.
+    """
+    _refuse_foreign(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise WriteError(f"{out.parent} cannot be written: {error.strerror}.") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        for name, _ in _walk(folder):
+            _sync(folder / name)
+        for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            _sync(each)
+        _replace(folder, out)
+        _sync(out.parent)
+    except OSError as error:
+        raise WriteError(
+            f"{out} was not written ({error.strerror}); what was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        information = path.lstat()
+    except OSError as error:
+        what = "not a folder" if folder.is_file() else "no bundle: it has no manifest.json"
+        raise BundleMissing(
+            f"{folder} is {what}. Give the folder that `medimg-edge export` wrote."
+        ) from error
+    if not stat.S_ISREG(information.st_mode):
+        raise FilesDiffer("manifest.json is not a regular file.")
+    if information.st_size > MAX_MANIFEST_BYTES:
+        raise FilesDiffer(
+            f"manifest.json has {information.st_size} bytes; at most {MAX_MANIFEST_BYTES} are read."
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleMissing(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """(path, bytes) of every regular file but the signatures; anything else is refused."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            information = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(information.st_mode):
+                if name != SIGNATURES:
+                    yield from _walk(Path(entry.path), f"{name}/")
+            elif stat.S_ISREG(information.st_mode):
+                yield name, information.st_size
+            else:
+                raise FilesDiffer(
+                    f"{name} is a link or a device; a bundle holds only files and folders."
+                )
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Replace nothing but a bundle or an empty folder."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise WriteError(f"{out} exists and is not a folder. Name another output.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise WriteError(f"{out} holds other files and no bundle. Name another output.")
+
+
+def _replace(new: Path, out: Path) -> None:
+    if not out.exists():
+        new.rename(out)
+    elif not _exchange(new, out):
+        old = new.with_suffix(".old")
+        out.rename(old)
+        try:
+            new.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
+        shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step by renameat2(2); False where that is missing."""
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder to flush it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

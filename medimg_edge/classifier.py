@@ -1,0 +1,183 @@
+"""Classifier(bundle).predict(image) -> Prediction."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge import engines
+from medimg_edge.bundle import Bundle
+from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.manifest import Manifest, OperatingPoint
+from medimg_edge.preprocess import preprocess
+from medimg_edge.reader import Source, read_image
+from medimg_edge.record import Answer, Failure, Finding, Model, failure
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one image, and what explains it.
+
+    record: as it is printed and stored.
+    pixels: uint8 (H, W, C), what the network saw.
+    heatmap: float32 (h, w, C), logits by place, one channel for each finding; None where the
+        model has none.
+    embedding: float32 (D,), the pooled features; None where the model returns none.
+    """
+
+    record: Answer
+    pixels: NDArray[np.uint8]
+    heatmap: NDArray[np.float32] | None
+    embedding: NDArray[np.float32] | None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each label that was asked for."""
+        return self.record.findings
+
+    @property
+    def label(self) -> str | None:
+        """Binary: the positive label. Multiclass: the answered one. Multilabel: None."""
+        return self.record.label
+
+    @property
+    def probability(self) -> float | None:
+        """The calibrated probability of ``label``, in [0, 1]."""
+        return self.record.probability
+
+    @property
+    def decision(self) -> str | None:
+        """``positive``, ``negative`` or ``refer``; multiclass: the label."""
+        return self.record.decision
+
+
+class Classifier:
+    """A bundle's artifact, loaded. May be shared between threads, and pickles by its bundle's path.
+
+    Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        artifact: str = "auto",
+        threads: int = 1,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.artifact = self.bundle.artifact(artifact)
+        self.threads = threads
+        self._engine = engines.load(
+            self.bundle.read(self.artifact),
+            self.manifest.artifacts[self.artifact].format,
+            self.manifest,
+            threads=threads,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def runtime(self) -> str:
+        """The name and version of the runtime that answers."""
+        return self._engine.runtime
+
+    def predict(self, source: Source, *, name: str | None = None) -> Prediction:
+        """Answer one image: a path, encoded bytes, or an array as ``read_image`` takes it.
+
+        Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input.
+        """
+        started = time.perf_counter()
+        image = read_image(source)
+        pixels = preprocess(image, self.manifest.preprocessing)
+        outputs = self.run(pixels[None])
+        findings = self._findings(outputs["probability"][0])
+        answered = self._answered(findings)
+        record = Answer(
+            input=name if name is not None else _name(source),
+            findings=findings,
+            label=answered.label if answered else None,
+            probability=answered.probability if answered else None,
+            decision=answered.decision if answered else None,
+            warnings=image.warnings,
+            artifact=self.artifact,
+            runtime=self.runtime,
+            model=self._model,
+            elapsed_ms=round((time.perf_counter() - started) * 1000, 2),
+        )
+        heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
+        return Prediction(
+            record=record,
+            pixels=pixels,
+            heatmap=None if heatmap is None else heatmap[0],
+            embedding=None if embedding is None else embedding[0],
+        )
+
+    def predict_many(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
+        """One Prediction or Failure for each input, in order; a bad one does not stop the rest."""
+        for source in sources:
+            try:
+                yield self.predict(source)
+            except MedimgEdgeError as error:
+                yield failure(_name(source), error)
+
+    def run(self, pixels: NDArray[np.uint8]) -> engines.Outputs:
+        """Tensors as ``preprocess`` returns them, uint8 (N, H, W, C) -> the outputs by name.
+
+        ``probability`` float32 (N, C) in [0, 1]; ``heatmap`` float32 (N, h, w, C) in logits;
+        ``embedding`` float32 (N, D). Raises ModelOutput, NotFinite.
+        """
+        return self._engine.run(pixels)
+
+    @cached_property
+    def _model(self) -> Model:
+        return Model(self.manifest.name, self.manifest.version, self.bundle.hash)
+
+    def _findings(self, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
+        best = self.manifest.labels[int(probabilities.argmax())]
+        points = self.manifest.decision[self.artifact]
+        return tuple(
+            Finding(
+                label,
+                float(probability),
+                best
+                if self.manifest.task == "multiclass"
+                else decide(float(probability), points[label]),
+            )
+            for label, probability in zip(self.manifest.findings, probabilities, strict=True)
+        )
+
+    def _answered(self, findings: tuple[Finding, ...]) -> Finding | None:
+        if self.manifest.task == "binary":
+            return findings[0]
+        if self.manifest.task == "multiclass":
+            return max(findings, key=lambda finding: finding.probability)
+        return None
+
+    def __reduce__(self) -> tuple:
+        return _load, (self.bundle.path, self.artifact, self.threads)
+
+
+def decide(probability: float, point: OperatingPoint) -> str:
+    """``refer`` inside the refer band, else ``positive`` from the threshold on."""
+    if point.refer and point.refer[0] <= probability < point.refer[1]:
+        return "refer"
+    return "positive" if probability >= point.threshold else "negative"
+
+
+def _load(path: os.PathLike[str], artifact: str, threads: int) -> Classifier:
+    return Classifier(path, artifact=artifact, threads=threads)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return "<bytes>" if isinstance(source, bytes) else "<array>"

@@ -1,0 +1,291 @@
+"""Every error that a user can meet, as one tree.
+
+    MedimgEdgeError
+    ├── InputError                  one input cannot be read as a whole image   (record: "error")
+    │   ├── InputMissing            input-missing
+    │   ├── NoImages                input-no-images
+    │   ├── InputEmpty              input-empty
+    │   ├── NotAnImage              input-not-an-image
+    │   ├── Truncated               input-truncated
+    │   ├── TooLarge                input-too-large
+    │   ├── Unsupported             input-unsupported
+    │   ├── DicomInvalid            dicom-invalid
+    │   ├── DicomNoPixels           dicom-no-pixels
+    │   └── DicomTransferSyntax     dicom-transfer-syntax
+    ├── Rejected                    readable, but not for this model         (record: "rejected")
+    │   ├── TooSmall                too-small
+    │   └── Blank                   blank
+    ├── ModelError                  the network gave no usable answer            (record: "error")
+    │   ├── ModelLoad               model-load
+    │   ├── ModelOutput             model-output
+    │   └── NotFinite               model-not-finite
+    ├── BundleError                 a bundle that must not answer
+    │   ├── BundleMissing           bundle-missing
+    │   ├── ManifestInvalid         bundle-manifest
+    │   ├── SchemaUnknown           bundle-schema
+    │   ├── RevisionUnknown         bundle-revision
+    │   ├── FilesDiffer             bundle-files
+    │   ├── ArtifactUnknown         bundle-artifact
+    │   └── GoldenMismatch          bundle-golden
+    ├── DataError                   a data set that cannot be trained on
+    │   ├── DataMissing             data-missing
+    │   ├── DataInvalid             data-invalid
+    │   ├── TooFewImages            data-too-few
+    │   ├── PositiveUnknown         data-positive
+    │   └── DownloadFailed          data-download
+    ├── RecipeError                 recipe
+    ├── RunError                    run
+    ├── ModelUnsupported            model-unsupported
+    ├── ConversionError             export-conversion
+    ├── GateError                   export-gate
+    ├── WriteError                  write
+    └── ExtraMissing                extra-missing
+
+A message says what was found, what is accepted, and what to do next. Codes are stable: scripts,
+records and the HTTP API carry them.
+"""
+
+
+class MedimgEdgeError(Exception):
+    """The root. ``code`` is stable and machine readable; ``str(error)`` is for a person."""
+
+    code = "error"
+
+    @property
+    def message(self) -> str:
+        """What was found, what is accepted, what to do."""
+        return str(self)
+
+
+class InputError(MedimgEdgeError):
+    """One input cannot be read as a whole image; the other inputs of a call are still answered."""
+
+    code = "input"
+
+
+class InputMissing(InputError):
+    """There is no such file, or it may not be read."""
+
+    code = "input-missing"
+
+
+class NoImages(InputError):
+    """A folder in which no image was found."""
+
+    code = "input-no-images"
+
+
+class InputEmpty(InputError):
+    """A file of zero bytes."""
+
+    code = "input-empty"
+
+
+class NotAnImage(InputError):
+    """Bytes that are not PNG, JPEG, TIFF or DICOM, whatever the name says."""
+
+    code = "input-not-an-image"
+
+
+class Truncated(InputError):
+    """Part of the image is missing or damaged."""
+
+    code = "input-truncated"
+
+
+class TooLarge(InputError):
+    """The header declares more pixels than would be decoded safely."""
+
+    code = "input-too-large"
+
+
+class Unsupported(InputError):
+    """A whole image of a kind that is not read (CMYK, floating point TIFF, several frames)."""
+
+    code = "input-unsupported"
+
+
+class DicomInvalid(InputError):
+    """A DICOM file whose header contradicts itself or its pixels."""
+
+    code = "dicom-invalid"
+
+
+class DicomNoPixels(InputError):
+    """A DICOM object without pixel data, such as a report."""
+
+    code = "dicom-no-pixels"
+
+
+class DicomTransferSyntax(InputError):
+    """DICOM pixels in a compression that is not read."""
+
+    code = "dicom-transfer-syntax"
+
+
+class Rejected(MedimgEdgeError):
+    """The image can be read, but this model should not answer it."""
+
+    code = "rejected"
+
+
+class TooSmall(Rejected):
+    """Fewer pixels than could show anything."""
+
+    code = "too-small"
+
+
+class Blank(Rejected):
+    """Every pixel has the same value."""
+
+    code = "blank"
+
+
+class ModelError(MedimgEdgeError):
+    """The network did not give a usable answer."""
+
+    code = "model"
+
+
+class ModelLoad(ModelError):
+    """The runtime does not load the artifact."""
+
+    code = "model-load"
+
+
+class ModelOutput(ModelError):
+    """The outputs do not fit what the manifest says."""
+
+    code = "model-output"
+
+
+class NotFinite(ModelError):
+    """The network returned NaN or an infinity."""
+
+    code = "model-not-finite"
+
+
+class BundleError(MedimgEdgeError):
+    """A bundle that must not answer."""
+
+    code = "bundle"
+
+
+class BundleMissing(BundleError):
+    """There is no bundle at that path."""
+
+    code = "bundle-missing"
+
+
+class ManifestInvalid(BundleError):
+    """The manifest is not JSON, has two equal keys, or does not fit the schema."""
+
+    code = "bundle-manifest"
+
+
+class SchemaUnknown(BundleError):
+    """The manifest is of a schema version that this release does not know."""
+
+    code = "bundle-schema"
+
+
+class RevisionUnknown(BundleError):
+    """The bundle wants a preprocessing revision that this release does not know."""
+
+    code = "bundle-revision"
+
+
+class FilesDiffer(BundleError):
+    """A file is changed, missing, added, a link, or outside of the bundle."""
+
+    code = "bundle-files"
+
+
+class ArtifactUnknown(BundleError):
+    """The bundle has no such artifact, or this machine cannot run it."""
+
+    code = "bundle-artifact"
+
+
+class GoldenMismatch(BundleError):
+    """The golden set does not give the same answer here."""
+
+    code = "bundle-golden"
+
+
+class DataError(MedimgEdgeError):
+    """A data set that cannot be trained on or evaluated."""
+
+    code = "data"
+
+
+class DataMissing(DataError):
+    """There is no data set at that path."""
+
+    code = "data-missing"
+
+
+class DataInvalid(DataError):
+    """The data set contradicts itself, such as a CSV row whose file is missing."""
+
+    code = "data-invalid"
+
+
+class TooFewImages(DataError):
+    """One class only, or too few images of one to split."""
+
+    code = "data-too-few"
+
+
+class PositiveUnknown(DataError):
+    """Nothing says which of two labels is the positive one."""
+
+    code = "data-positive"
+
+
+class DownloadFailed(DataError):
+    """A publisher's file could not be fetched or is not what was published."""
+
+    code = "data-download"
+
+
+class RecipeError(MedimgEdgeError):
+    """A recipe that is not TOML or does not fit its schema."""
+
+    code = "recipe"
+
+
+class RunError(MedimgEdgeError):
+    """A run folder that cannot be used or must not be overwritten."""
+
+    code = "run"
+
+
+class ModelUnsupported(MedimgEdgeError):
+    """A Keras model whose head is not understood."""
+
+    code = "model-unsupported"
+
+
+class ConversionError(MedimgEdgeError):
+    """A converter failed, or wrote a file that is not the model."""
+
+    code = "export-conversion"
+
+
+class GateError(MedimgEdgeError):
+    """An exported artifact answers differently than the trained model, beyond the limit."""
+
+    code = "export-gate"
+
+
+class WriteError(MedimgEdgeError):
+    """A result could not be written; what was there before is unchanged."""
+
+    code = "write"
+
+
+class ExtraMissing(MedimgEdgeError):
+    """A part that is not installed on this machine."""
+
+    code = "extra-missing"

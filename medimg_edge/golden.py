@@ -1,0 +1,137 @@
+"""The golden set: the bundle's own examples, answered again on this machine.
+
+Pixels must be equal byte for byte; probabilities within the limits below. A bundle that does not
+give the same answer here must not answer here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge import engines
+from medimg_edge.bundle import Bundle
+from medimg_edge.classifier import Classifier, decide
+from medimg_edge.errors import GoldenMismatch, MedimgEdgeError
+from medimg_edge.manifest import GoldenCase
+from medimg_edge.preprocess import preprocess
+from medimg_edge.reader import read_image
+
+FLOAT32_LIMIT = 1e-4
+INT8_WARNING = 0.02
+"""An int8 kernel of another CPU rounds elsewhere: up to here without a word, up to
+``INT8_LIMIT`` with a warning."""
+INT8_LIMIT = 0.05
+NEAR_THRESHOLD = 0.05
+"""A decision may flip only where the expected probability lay this close to the threshold."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The golden set through one artifact. ``difference`` is the largest |dp|."""
+
+    artifact: str
+    status: Literal["ok", "warning", "failed", "not run"]
+    cases: int = 0
+    difference: float | None = None
+    message: str = ""
+
+
+def verify(bundle: Bundle, progress: Callable[[str], None] | None = None) -> list[Check]:
+    """Check everything that a bundle promises, on this machine.
+
+    Every file is hashed; every golden input is decoded and preprocessed and must give the expected
+    pixels; every artifact whose runtime is installed answers them. Raises FilesDiffer, or
+    GoldenMismatch where pixels differ or no artifact can be run; an artifact that answers otherwise
+    is a Check that ``failed``.
+    """
+    bundle.check_contents()
+    cases = bundle.manifest.golden
+    if not cases:
+        raise GoldenMismatch("The bundle has no golden set: nothing can be checked. Export anew.")
+    pixels = [_pixels(bundle, case) for case in cases]
+    checks = []
+    for name in bundle.manifest.artifacts:
+        if progress:
+            progress(name)
+        checks.append(_check(bundle, name, pixels))
+    if all(check.status == "not run" for check in checks):
+        raise GoldenMismatch(f"No artifact can be run on this machine: {checks[0].message}")
+    return checks
+
+
+def _pixels(bundle: Bundle, case: GoldenCase) -> NDArray[np.uint8]:
+    spec = bundle.manifest.preprocessing
+    expected = np.frombuffer(bundle.read(case.pixels), np.uint8)
+    try:
+        found = preprocess(read_image(bundle.read(case.input)), spec)
+    except MedimgEdgeError as error:
+        raise GoldenMismatch(f"{case.input} cannot be read here: {error}") from error
+    if found.size != expected.size:
+        raise GoldenMismatch(f"{case.pixels} has {expected.size} bytes, not {found.size}.")
+    wrong = np.abs(found.reshape(-1).astype(int) - expected)
+    if wrong.any():
+        raise GoldenMismatch(
+            f"{case.input} gives other pixels here: {np.count_nonzero(wrong)} of {wrong.size} "
+            f"differ, by up to {wrong.max()} of 255. This machine's decoder or resizing is not the "
+            "one that the model was trained with; do not use the bundle here."
+        )
+    return found
+
+
+def _check(bundle: Bundle, name: str, pixels: list[NDArray[np.uint8]]) -> Check:
+    artifact = bundle.manifest.artifacts[name]
+    if not engines.installed(artifact.format):
+        return Check(name, "not run", message="LiteRT is not installed: medimg-edge[litert]")
+    try:
+        classifier = Classifier(bundle, artifact=name)
+        found = [classifier.run(each[None])["probability"][0] for each in pixels]
+    except MedimgEdgeError as error:
+        return Check(name, "failed", len(pixels), message=error.message)
+    try:
+        expected = [np.array(case.probability[name]) for case in bundle.manifest.golden]
+        differences = [
+            float(np.abs(got - wanted).max()) for got, wanted in zip(found, expected, strict=True)
+        ]
+    except (KeyError, ValueError):
+        return Check(name, "failed", message="the golden set does not fit this artifact's outputs")
+    worst = max(differences)
+    limit = FLOAT32_LIMIT if artifact.precision == "float32" else INT8_LIMIT
+    flipped = _flipped(bundle, name, found, expected)
+    if worst > limit:
+        message = f"max |dp| is {worst:.2g}, more than {limit:g}"
+        return Check(name, "failed", len(pixels), worst, message)
+    if flipped:
+        message = f"{flipped} gets another decision here"
+        return Check(name, "failed", len(pixels), worst, message)
+    if artifact.precision == "int8" and worst > INT8_WARNING:
+        message = f"max |dp| is more than {INT8_WARNING:g}: this CPU rounds int8 otherwise"
+        return Check(name, "warning", len(pixels), worst, message)
+    return Check(name, "ok", len(pixels), worst)
+
+
+def _flipped(
+    bundle: Bundle,
+    name: str,
+    found: list[NDArray[np.float32]],
+    expected: list[NDArray[np.float64]],
+) -> str | None:
+    """The first golden input whose decision changed and was not a close call."""
+    points = bundle.manifest.decision[name]
+    for case, got, wanted in zip(bundle.manifest.golden, found, expected, strict=True):
+        if bundle.manifest.task == "multiclass":
+            best, second = np.sort(wanted)[::-1][:2]
+            if got.argmax() != wanted.argmax() and best - second > NEAR_THRESHOLD:
+                return case.input
+            continue
+        for label, p, q in zip(bundle.manifest.findings, got, wanted, strict=True):
+            point = points[label]
+            edges = (point.threshold, *(point.refer or ()))
+            close = any(abs(q - edge) <= NEAR_THRESHOLD for edge in edges)
+            if decide(float(p), point) != decide(float(q), point) and not close:
+                return case.input
+    return None

@@ -1,0 +1,91 @@
+"""What was read: pixel values, how a display would show them, and what the header said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Source = Literal["png", "jpeg", "tiff", "dicom", "array"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Grey by the line through (low, 0) and (high, 255); values outside are clipped."""
+
+    low: float
+    high: float
+
+    def grey(self, values: NDArray) -> NDArray[np.float32]:
+        """Any shape, stored or rescaled units -> float32 of the same shape, in [0, 255]."""
+        slope = np.float32(255.0 / (self.high - self.low))
+        grey = (values.astype(np.float32) - np.float32(self.low)) * slope
+        return np.clip(grey, 0, 255, out=grey)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Grey by a window in rescaled units: DICOM PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3."""
+
+    center: float
+    width: float
+    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"] = "LINEAR"
+
+    def grey(self, values: NDArray) -> NDArray[np.float32]:
+        """Any shape, rescaled units -> float32 of the same shape, in [0, 255]."""
+        if self.function == "SIGMOID":
+            exponent = (values.astype(np.float32) - np.float32(self.center)) / np.float32(
+                self.width
+            )
+            return (255 / (1 + np.exp(-4 * exponent))).astype(np.float32)
+        if self.function == "LINEAR_EXACT":
+            return Range(self.center - self.width / 2, self.center + self.width / 2).grey(values)
+        half = (self.width - 1) / 2
+        center = self.center - 0.5
+        if half <= 0:  # a width of 1 is a threshold
+            return np.where(values > center, 255, 0).astype(np.float32)
+        return Range(center - half, center + half).grey(values)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Grey by a lookup table: DICOM PS3.3 C.11.2.1.1. Values before or after it take its ends."""
+
+    first: int
+    entries: NDArray[np.uint16]
+    bits: int
+
+    def grey(self, values: NDArray) -> NDArray[np.float32]:
+        """Any shape, rescaled units -> float32 of the same shape, in [0, 255]."""
+        index = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
+        return self.entries[index].astype(np.float32) * np.float32(255 / (2**self.bits - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One decoded image, before any of the model's preprocessing.
+
+    frames: uint8, uint16 or float32, shape (F, H, W, C) with C 1 (grey) or 3 (RGB). The values
+        are stored values, for DICOM after the modality LUT or rescale (Hounsfield units for CT).
+    voi: how a display turns those values into grey.
+    inverted: the smallest value is white (DICOM MONOCHROME1).
+    spacing: millimetres between rows and between columns, where the header tells.
+    modality, body_part, view: DICOM's own words, such as "DX", "CHEST", "PA".
+    """
+
+    frames: NDArray
+    voi: Range | Window | Table
+    source: Source
+    inverted: bool = False
+    spacing: tuple[float, float] | None = None
+    modality: str | None = None
+    body_part: str | None = None
+    view: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.frames.shape[1], self.frames.shape[2]

@@ -1,0 +1,279 @@
+"""What a bundle says of itself: ``manifest.json``, schema version 1.
+
+The structs are strict (unknown fields are refused) and frozen. ``decode`` is the only way in,
+``encode`` the only way out; the bytes that ``encode`` returned are what is hashed and signed, and
+they are never written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from medimg_edge.errors import ManifestInvalid, RevisionUnknown, SchemaUnknown
+
+SCHEMA = 1
+PREPROCESSING_REVISION = 1
+"""The pixel behaviour of ``preprocess.py``. Any change that alters one pixel raises it."""
+
+Task = Literal["binary", "multiclass", "multilabel"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of every part of a manifest."""
+
+
+class Display(Struct, frozen=True, tag="display", tag_field="kind"):
+    """As a viewer shows it: 8-bit unchanged, 16-bit by ``low``..``high``, DICOM by its VOI."""
+
+    low: float = 0.0
+    high: float = 65535.0
+
+
+class WindowSetting(Struct, frozen=True):
+    """Center and width of a window, in rescaled units (Hounsfield units for CT)."""
+
+    center: float
+    width: Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Windows(Struct, frozen=True, tag="window", tag_field="kind"):
+    """One or more fixed windows, one channel each, such as CT lung, mediastinum and bone."""
+
+    windows: Annotated[tuple[WindowSetting, ...], msgspec.Meta(min_length=1, max_length=4)]
+
+
+class Percentile(Struct, frozen=True, tag="percentile", tag_field="kind"):
+    """Each image by its own percentiles: for modalities without a unit, such as MR."""
+
+    low: Annotated[float, msgspec.Meta(ge=0, lt=100)] = 0.5
+    high: Annotated[float, msgspec.Meta(gt=0, le=100)] = 99.5
+
+
+class Preprocessing(Struct, frozen=True):
+    """How an image becomes the uint8 tensor that the graph takes. See ``preprocess.py``."""
+
+    height: Size
+    width: Size
+    color: Literal["gray", "rgb"] = "gray"
+    intensity: Display | Windows | Percentile = Display()
+    geometry: Literal["stretch", "letterbox", "center-crop"] = "stretch"
+    revision: int = PREPROCESSING_REVISION
+
+    @property
+    def channels(self) -> int:
+        """One per window, else 3 for rgb and 1 for gray."""
+        if isinstance(self.intensity, Windows):
+            return len(self.intensity.windows)
+        return 3 if self.color == "rgb" else 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image's tensor."""
+        return self.height, self.width, self.channels
+
+
+class Input(Struct, frozen=True):
+    """The graph's input: the pixels as ``preprocess`` returns them, scaled inside the graph."""
+
+    shape: Annotated[tuple[Size, ...], msgspec.Meta(min_length=3, max_length=3)]
+    name: str = "pixels"
+    axes: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+
+
+class Output(Struct, frozen=True):
+    """One output of the graph; ``None`` stands for the batch."""
+
+    shape: tuple[int | None, ...]
+    unit: Literal["probability", "logit", "feature"]
+    dtype: Literal["float32"] = "float32"
+
+
+class OperatingPoint(Struct, frozen=True):
+    """Where a probability becomes a decision, and what it reached on validation."""
+
+    threshold: Fraction
+    rule: str
+    sensitivity: Fraction | None = None
+    specificity: Fraction | None = None
+    refer: tuple[Fraction, Fraction] | None = None
+
+
+class FileEntry(Struct, frozen=True):
+    """A file of the bundle, by its path with forward slashes."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class Artifact(Struct, frozen=True):
+    """One model file."""
+
+    bytes: Count
+    sha256: Sha256
+    format: Literal["onnx", "tflite"]
+    precision: Literal["float32", "int8"]
+    variant: str = "float32"
+    metrics: dict[str, float | None] = {}
+
+
+class GoldenCase(Struct, frozen=True):
+    """An input of the golden set and what must come out of it.
+
+    ``input`` is an encoded image (PNG, DICOM); ``pixels`` holds the expected tensor as raw
+    uint8, H x W x C, row by row; ``probability`` the expected values by artifact, one per output.
+    """
+
+    input: str
+    pixels: str
+    probability: dict[str, tuple[float, ...]]
+
+
+class Gate(Struct, frozen=True):
+    """One check that the export made, its limit, and what was measured."""
+
+    name: str
+    artifact: str
+    split: str
+    limit: float
+    measured: float | None
+    passed: bool
+    detail: str = ""
+
+
+class Manifest(Struct, frozen=True):
+    """Everything that a device or a host in another language needs to know."""
+
+    name: Name
+    version: str
+    task: Task
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    intended_use: str
+    input: Input
+    preprocessing: Preprocessing
+    outputs: dict[str, Output]
+    decision: dict[str, dict[str, OperatingPoint]]
+    default_artifact: str
+    artifacts: Annotated[dict[str, Artifact], msgspec.Meta(min_length=1)]
+    sample: Literal["image"] = "image"
+    modality: tuple[str, ...] = ()
+    body_part: tuple[str, ...] = ()
+    view: tuple[str, ...] = ()
+    golden: tuple[GoldenCase, ...] = ()
+    files: dict[str, FileEntry] = {}
+    gates: tuple[Gate, ...] = ()
+    training: dict[str, Any] = {}
+    schema: int = SCHEMA
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The labels that have a probability: binary the positive one, else all of them."""
+        return self.labels[1:] if self.task == "binary" else self.labels
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes to write: UTF-8 JSON, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """Bytes of ``manifest.json`` -> Manifest.
+
+    Raises ManifestInvalid (not JSON, two equal keys, not the schema, parts that contradict each
+    other), SchemaUnknown, RevisionUnknown.
+    """
+    raw = _plain_json(data)
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        raise SchemaUnknown(
+            f"The manifest has schema {schema!r}; this release reads schema {SCHEMA}. "
+            "Install a newer medimg-edge, or export the bundle again."
+        )
+    preprocessing = raw.get("preprocessing")
+    revision = preprocessing.get("revision") if isinstance(preprocessing, dict) else None
+    if revision != PREPROCESSING_REVISION:
+        raise RevisionUnknown(
+            f"The bundle wants preprocessing revision {revision!r}; this release has revision "
+            f"{PREPROCESSING_REVISION}. Another revision makes other pixels: install the "
+            "medimg-edge that the bundle was made with, or export it again."
+        )
+    try:
+        manifest = msgspec.convert(raw, Manifest, strict=True)
+    except msgspec.ValidationError as error:
+        raise ManifestInvalid(f"manifest.json does not fit its schema: {error}.") from error
+    _check(manifest)
+    return manifest
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of ``manifest.json``."""
+    return msgspec.json.schema(Manifest)
+
+
+def _plain_json(data: bytes) -> Any:
+    """Parse, refusing what parsers disagree on: two equal keys (msgspec takes the last), NaN."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ManifestInvalid(f"manifest.json has the key {twice[0]!r} twice in one object.")
+        return dict(pairs)
+
+    def no_constant(text: str) -> None:
+        raise ManifestInvalid(f"manifest.json holds {text}, which is not JSON.")
+
+    try:
+        return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid(f"manifest.json is not JSON in UTF-8: {error}.") from error
+
+
+def _check(manifest: Manifest) -> None:
+    """What a schema cannot say: that the parts fit each other."""
+    findings = manifest.findings
+    shape = manifest.preprocessing.shape
+    rules = [
+        (len(set(manifest.labels)) == len(manifest.labels), "two labels are equal"),
+        (
+            manifest.task != "binary" or len(manifest.labels) == 2,
+            f"a binary task has 2 labels, not {len(manifest.labels)}",
+        ),
+        (
+            tuple(manifest.input.shape) == shape,
+            f"input.shape {manifest.input.shape} is not what preprocessing makes, {shape}",
+        ),
+        ("probability" in manifest.outputs, "outputs has no 'probability'"),
+        (
+            all(
+                output.shape[-1] == len(findings)
+                for name, output in manifest.outputs.items()
+                if name in ("probability", "heatmap")
+            ),
+            f"outputs do not fit the {len(findings)} labels that have a probability",
+        ),
+        (
+            manifest.default_artifact in manifest.artifacts,
+            f"default_artifact {manifest.default_artifact!r} is not among the artifacts",
+        ),
+        (
+            set(manifest.decision) == set(manifest.artifacts),
+            "decision does not name exactly the artifacts",
+        ),
+        (
+            manifest.task == "multiclass"
+            or all(set(points) == set(findings) for points in manifest.decision.values()),
+            f"decision does not name exactly the labels {', '.join(findings)}",
+        ),
+    ]
+    for holds, problem in rules:
+        if not holds:
+            raise ManifestInvalid(f"manifest.json contradicts itself: {problem}.")

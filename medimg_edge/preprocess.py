@@ -1,0 +1,136 @@
+"""Image -> the uint8 tensor that the graph takes. The only implementation anywhere.
+
+Training caches what this returns, int8 calibration and evaluation read that cache, and the device
+calls it on every input. The order of the steps:
+
+    values -> one channel (for gray) -> grey (display, window, percentile) -> polarity
+           -> geometry and resize -> round to uint8 -> three channels (for rgb)
+
+Eight-bit images under ``display`` stay uint8 on the whole way; everything else is float32 until the
+rounding. A change that alters one pixel raises ``manifest.PREPROCESSING_REVISION``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge.errors import Blank, TooSmall, Unsupported
+from medimg_edge.image import Image, Range, Window
+from medimg_edge.manifest import Percentile, Preprocessing, Windows
+
+MIN_SIDE = 16
+"""Rows or columns below this show nothing that a classifier could read."""
+
+
+def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Image -> uint8, shape (H, W, C) = ``spec.shape``, C-contiguous.
+
+    Raises Unsupported (several frames), TooSmall, Blank.
+    """
+    values = _single_frame(image)
+    if spec.color == "gray" or isinstance(spec.intensity, Windows):
+        values = _one_channel(values)
+    shown = _polarity(_grey(values, image, spec), image)
+    pixels = _round(_frame(shown, spec))
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], spec.channels, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def _single_frame(image: Image) -> NDArray:
+    """(F, H, W, C) -> (H, W) or (H, W, 3), once there is something to see in it."""
+    if len(image.frames) != 1:
+        raise Unsupported(
+            f"The image has {len(image.frames)} frames; one is accepted. "
+            "Save the frame to be read as an image of its own."
+        )
+    rows, columns = image.size
+    if min(rows, columns) < MIN_SIDE:
+        raise TooSmall(
+            f"The image is {columns} x {rows} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed. "
+            "Give the original image, not a thumbnail."
+        )
+    values = image.frames[0]
+    if (values == values[0, 0]).all():
+        raise Blank(
+            "Every pixel of the image has the same value: there is nothing to read. "
+            "Check the exposure or the export from the viewer."
+        )
+    return values[..., 0] if values.shape[2] == 1 else values
+
+
+def _one_channel(values: NDArray) -> NDArray:
+    """RGB -> luma by ITU-R BT.601 (.299, .587, .114), in the values' own dtype."""
+    return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY) if values.ndim == 3 else values
+
+
+def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
+    """Stored or rescaled values -> uint8, or float32 in [0, 255]; one channel per window."""
+    intensity = spec.intensity
+    if isinstance(intensity, Windows):
+        shown = [Window(each.center, each.width).grey(values) for each in intensity.windows]
+        return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+    if isinstance(intensity, Percentile):
+        low, high = np.percentile(values, [intensity.low, intensity.high])
+        return Range(low, high if high > low else low + 1).grey(values)
+    if values.dtype == np.uint8 and image.voi == Range(0, 255):
+        return values
+    if values.dtype == np.uint16 and image.source in ("png", "tiff"):
+        return Range(intensity.low, intensity.high).grey(values)
+    return image.voi.grey(values)
+
+
+def _polarity(grey: NDArray, image: Image) -> NDArray:
+    """MONOCHROME1 shows its smallest value white: invert within [0, 255], never by the maximum."""
+    return 255 - grey if image.inverted else grey
+
+
+def _frame(grey: NDArray, spec: Preprocessing) -> NDArray:
+    """(H, W[, C]) of any size -> (spec.height, spec.width[, C]), the dtype kept.
+
+    stretch: both axes to the target. center-crop: the largest centred rectangle of the target's
+    aspect ratio. letterbox: all of the image, centred on black; an odd rest goes below and right.
+    """
+    rows, columns = grey.shape[:2]
+    height, width = spec.height, spec.width
+    if spec.geometry == "center-crop":
+        kept_rows = min(rows, max(1, round(columns * height / width)))
+        kept_columns = min(columns, max(1, round(rows * width / height)))
+        top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+        grey = grey[top : top + kept_rows, left : left + kept_columns]
+    if spec.geometry != "letterbox":
+        return resize(grey, height, width)
+    scale = min(height / rows, width / columns)
+    fitted = resize(
+        grey,
+        min(height, max(1, round(rows * scale))),
+        min(width, max(1, round(columns * scale))),
+    )
+    framed = np.zeros((height, width, *grey.shape[2:]), grey.dtype)
+    top, left = (height - fitted.shape[0]) // 2, (width - fitted.shape[1]) // 2
+    framed[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    return framed
+
+
+def resize(values: NDArray, height: int, width: int) -> NDArray:
+    """Resize (H, W) or (H, W, C), keeping the dtype: each axis by its own direction.
+
+    ``INTER_AREA`` where the axis shrinks (no aliasing), ``INTER_LINEAR`` where it grows; the
+    shrinking axis goes first.
+    """
+    rows, columns = values.shape[:2]
+    shrunk = (min(columns, width), min(rows, height))
+    if shrunk != (columns, rows):
+        values = cv2.resize(values, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (width, height):
+        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return values
+
+
+def _round(grey: NDArray) -> NDArray[np.uint8]:
+    """float32 in [0, 255] -> uint8, halves to even (IEEE 754); uint8 as it is."""
+    if grey.dtype == np.uint8:
+        return grey
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
