@@ -1,12 +1,13 @@
 """Converters talk a lot and fail in their own words: both end here.
 
-tf2onnx, TensorFlow, ONNX Runtime's quantizer and LiteRT print to the process's own descriptors, some of them from
-C++, where Python cannot reach. ``conversion`` catches all of it, shows a user none, and quotes its end when
-something goes wrong.
+tf2onnx, TensorFlow, ONNX Runtime's quantizer and LiteRT print to the process's own descriptors,
+some of them from C++, where Python cannot reach. ``conversion`` catches all of it, shows a user
+none, and quotes its end when something goes wrong.
 """
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 from medimg_edge.errors import ConversionError, MedimgEdgeError, WriteError
 
+_REASON_CHARACTERS = 300  # some exceptions carry a whole graph as text
 _TAIL_BYTES = 2000
 
 
@@ -22,15 +24,16 @@ _TAIL_BYTES = 2000
 def conversion(task: str, advice: str) -> Iterator[None]:
     """Run a converter in silence and translate what it raises.
 
-    The redirection covers file descriptors 1 and 2 of the whole process: a progress bar of another thread is
-    silent too, as long as this lasts.
+    The redirection covers file descriptors 1 and 2 of the whole process: a progress bar of
+    another thread is silent too, as long as this lasts.
 
     Args:
-        task: what is being done, as the subject of a sentence ("the conversion to ONNX").
+        task: what is being done, as the subject of a sentence ("The conversion to ONNX").
         advice: what a person can do when it fails, as a sentence.
 
     Raises:
-        ConversionError: for any exception of a foreign library; the message ends with the last lines it printed.
+        ConversionError: for any exception of a foreign library; the message ends with the last
+            lines that the library printed.
         WriteError: for an OSError, such as a full disk.
         MedimgEdgeError: as it is.
     """
@@ -42,30 +45,35 @@ def conversion(task: str, advice: str) -> Iterator[None]:
             raise
         except OSError as error:
             raise WriteError(
-                f"{task} could not write its files: {error}. Free space, or choose another folder."
+                f"{task} could not read or write a file: {error}. "
+                "Free space, or choose another folder."
             ) from error
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".strip()
-            raise ConversionError(
-                f"{task} failed: {reason[-_TAIL_BYTES:]}. {advice}{_tail(log)}"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS].strip()
+            raise ConversionError(f"{task} failed: {reason}. {advice}{_tail(log)}") from error
 
 
 @contextlib.contextmanager
 def _captured(log: BinaryIO) -> Iterator[None]:
-    """Send both standard streams to ``log``: as descriptors for C++, as objects for a replaced ``sys.stdout``."""
+    """Send both streams, as descriptors and as ``sys.stdout``, and the root logger to ``log``.
+
+    The root logger has handlers meanwhile, because ``logging.warning`` of a library would
+    otherwise set up one that outlives us and writes to a closed file.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    text = io.TextIOWrapper(
-        io.FileIO(os.dup(log.fileno()), "w"), errors="replace", write_through=True
-    )
+    file = io.FileIO(os.dup(log.fileno()), "w")
+    text = io.TextIOWrapper(file, errors="replace", write_through=True)
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, [logging.StreamHandler(text)]
     try:
         for descriptor in saved:
             os.dup2(log.fileno(), descriptor)
         with text, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
             yield
     finally:
+        root.handlers = handlers
         for descriptor, original in saved.items():
             os.dup2(original, descriptor)
             os.close(original)

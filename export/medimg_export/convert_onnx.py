@@ -1,8 +1,9 @@
-"""Keras -> ONNX, float32 and int8. The only module that knows tf2onnx and ONNX Runtime's quantizer."""
+"""Keras -> ONNX, float32 and int8. Nobody else knows tf2onnx and ONNX Runtime's quantizer."""
 
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,13 +37,13 @@ _ADVICE = f"Use layers that ONNX opset {OPSET} can express, or export TFLite onl
 def to_onnx(model: keras.Model, path: Path, metadata: Mapping[str, str]) -> None:
     """Write ``model`` as one float32 ONNX file that explains itself.
 
-    Batch normalizations are folded into the convolutions. Equal models give equal bytes, given equal versions of
-    the libraries.
+    Batch normalizations are folded into the convolutions. Equal models give equal bytes, as long
+    as the versions of the libraries are equal.
 
     Args:
-        model: one input, uint8 (N, H, W, C), and a dict of float32 outputs; their keys become the names to read by
-            (the order of ONNX outputs means nothing).
-        path: the file to write. The input is called ``pixels`` and N is free.
+        model: one input, uint8 (N, H, W, C), and a dict of float32 outputs. Its keys become the
+            names to read the outputs by: their order in an ONNX file means nothing.
+        path: the file to write. Its input is called ``pixels``, and N is free.
         metadata: written to ``metadata_props``.
 
     Raises:
@@ -62,17 +63,19 @@ def to_onnx_int8(
     variant: Int8Variant,
     metadata: Mapping[str, str],
 ) -> None:
-    """Quantize the trunk of a file that ``to_onnx`` wrote; the head stays float32 (see ``int8.trunk``).
+    """Quantize the trunk of a file that ``to_onnx`` wrote; the head stays float32.
 
-    Activations are unsigned, because ONNX Runtime fuses depthwise convolutions only then. Weights use 7 of their 8
-    bits (``reduce_range``): x86 processors without VNNI add two products in 16 bits, which saturates with 8-bit
-    weights, and one bundle would give two answers on two machines. Ranges are the extremes seen in calibration.
+    Activations are unsigned, because ONNX Runtime fuses depthwise convolutions only then. Weights
+    use 7 of their 8 bits (``reduce_range``): x86 processors without VNNI add two products in 16
+    bits, which saturates with 8-bit weights, so that one bundle would give two answers on two
+    machines. Ranges are the extremes seen in calibration.
 
     Args:
         float_path: the float32 ONNX file.
         path: the file to write; input and outputs are those of ``float_path``.
-        calibration: uint8 (M, H, W, C), preprocessed training images; may be a memory map, read image by image.
-        variant: how to quantize.
+        calibration: preprocessed training images, uint8 (M, H, W, C); may be a memory map, it is
+            read image by image.
+        variant: how to quantize; ``int8.trunk`` says what.
         metadata: written to ``metadata_props``.
 
     Raises:
@@ -114,7 +117,7 @@ def _converted(model: keras.Model) -> onnx.ModelProto:
 
 
 def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold the Mul and Add that tf2onnx leaves behind a depthwise convolution into its kernel and bias.
+    """Fold the Mul and Add that tf2onnx leaves behind a depthwise convolution into its weights.
 
     ONNX Runtime's basic optimizations do that, in standard operators and for any hardware.
     """
@@ -130,7 +133,7 @@ def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Name nodes and tensors by their place: tf2onnx's names hold counters that differ from run to run."""
+    """Name nodes and tensors by their place: tf2onnx counts differently from run to run."""
     graph = proto.graph
     names = {"": ""} | {tensor.name: tensor.name for tensor in (*graph.input, *graph.output)}
     for index, node in enumerate(graph.node):
@@ -170,10 +173,11 @@ def _require_answers(path: Path, outputs: set[str]) -> None:
     names = [output.name for output in session.get_outputs()]
     if set(names) != outputs:
         raise ConversionError(
-            f"The ONNX file has the outputs {sorted(names)}, the model has {sorted(outputs)}. {_ADVICE}"
+            f"The ONNX file has the outputs {sorted(names)}, the model has {sorted(outputs)}. "
+            f"{_ADVICE}"
         )
     images = probe_images(session.get_inputs()[0].shape[1:])
-    answers = session.run(names, {INPUT: images})
+    answers: Any = session.run(names, {INPUT: images})
     require_finite_outputs(dict(zip(names, answers, strict=True)), "The ONNX file")
 
 
@@ -195,7 +199,7 @@ def _nodes(graph: onnx.GraphProto) -> list[Node]:
 
 
 class _Images(CalibrationDataReader):
-    """Hands the calibration images over one by one, so that memory does not grow with their number."""
+    """Hands calibration images over one by one: memory does not grow with their number."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._feeds = ({INPUT: images[index : index + 1]} for index in range(len(images)))

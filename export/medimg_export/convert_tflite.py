@@ -10,8 +10,11 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from litert_quantizer import quantizer
+from litert_quantizer.calibrator import Calibrator
 from litert_quantizer.qtyping import QuantGranularity, TFLOperationName
+from litert_quantizer.quantizer import Quantizer
+from litert_quantizer.recipe_manager import RecipeManager
+from litert_quantizer.utils.qsv_utils import min_max_update
 from numpy.typing import NDArray
 
 from medimg_edge.errors import ConversionError
@@ -22,8 +25,8 @@ from medimg_export.int8 import Int8Variant, Node, trunk
 INPUT = "pixels"
 SIGNATURE = "serving_default"
 
-# A conversion that loses the variables reports success all the same, and writes a file of the structure alone.
 MIN_SIZE_OF_WEIGHTS = 0.9
+"""A conversion that loses the variables reports success, and writes the structure alone."""
 
 _CONVOLUTIONS = frozenset(
     {schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D}
@@ -38,13 +41,12 @@ def to_tflite(model: keras.Model, path: Path) -> None:
     """Write ``model`` as a float32 TFLite file.
 
     Args:
-        model: one input called ``pixels``, uint8 (N, H, W, C), and a dict of float32 outputs; the file's signature
-            ``serving_default`` has the same names. N is free.
-        path: the file to write.
+        model: one input called ``pixels``, uint8 (N, H, W, C), and a dict of float32 outputs.
+        path: the file to write. Its signature ``serving_default`` has the same names; N is free.
 
     Raises:
-        ConversionError: weights or outputs that are not finite, a layer that needs more than builtin operators, or
-            a file too small to hold the weights.
+        ConversionError: weights or outputs that are not finite, a layer that needs more than
+            builtin operators, or a file too small to hold the weights.
         WriteError: the file cannot be written.
     """
     with conversion("The conversion to TFLite", _ADVICE):
@@ -60,13 +62,14 @@ def to_tflite(model: keras.Model, path: Path) -> None:
 def to_tflite_int8(
     float_path: Path, path: Path, calibration: NDArray[np.uint8], variant: Int8Variant
 ) -> None:
-    """Quantize the trunk of a file that ``to_tflite`` wrote; the head stays float32 (see ``int8.trunk``).
+    """Quantize the trunk of a file that ``to_tflite`` wrote; the head stays float32.
 
     Args:
         float_path: the float32 TFLite file.
-        path: the file to write; uint8 in, float32 out, the signature of ``float_path``.
-        calibration: uint8 (M, H, W, C), preprocessed training images; may be a memory map, read image by image.
-        variant: how to quantize.
+        path: the file to write; uint8 in, float32 out, with the signature of ``float_path``.
+        calibration: preprocessed training images, uint8 (M, H, W, C); may be a memory map, it is
+            read image by image.
+        variant: how to quantize; ``int8.trunk`` says what.
 
     Raises:
         ConversionError: nothing to quantize, no calibration images, or a quantizer that fails.
@@ -86,7 +89,9 @@ def to_tflite_int8(
 def require_whole(content: bytes, model: keras.Model) -> None:
     """Refuse a float32 TFLite file that cannot hold the model.
 
-    Only kernels are counted: biases and batch normalizations are folded into less than they were.
+    Only kernels are counted, because biases and batch normalizations are folded into less; and
+    equal ones once, because the converter stores the kernel of the dense layer and that of the
+    heatmap as one.
 
     Args:
         content: the file's bytes.
@@ -95,35 +100,38 @@ def require_whole(content: bytes, model: keras.Model) -> None:
     Raises:
         ConversionError: smaller than 90 % of the kernels' bytes.
     """
-    kernels = sum(
-        4 * int(np.prod(weight.shape)) for weight in model.weights if len(weight.shape) > 1
-    )
-    if len(content) < MIN_SIZE_OF_WEIGHTS * kernels:
+    kernels = {np.asarray(w).tobytes() for w in model.weights if len(w.shape) > 1}
+    expected = sum(map(len, kernels))
+    if len(content) < MIN_SIZE_OF_WEIGHTS * expected:
         raise ConversionError(
-            f"The TFLite file has {len(content)} bytes, the model's kernels have {kernels}: the converter lost "
-            f"weights. {_ADVICE}"
+            f"The TFLite file has {len(content)} bytes, but the model's kernels alone have "
+            f"{expected}: the converter lost weights. {_ADVICE}"
         )
 
 
 def _quantized(
     content: bytes, chosen: list[Node], calibration: NDArray[np.uint8], variant: Int8Variant
 ) -> bytes:
-    work = quantizer.Quantizer(content)
-    granularity = (
-        QuantGranularity.CHANNELWISE if variant.per_channel else QuantGranularity.TENSORWISE
-    )
+    granularities = {True: QuantGranularity.CHANNELWISE, False: QuantGranularity.TENSORWISE}
+    recipe = RecipeManager()
     for node in chosen:
-        work.add_static_config(
+        recipe.add_static_config(
             f"^{re.escape(node.name)};$",
             TFLOperationName.ALL_SUPPORTED,
             activation_num_bits=8,
             weight_num_bits=8,
-            weight_granularity=granularity,
+            weight_granularity=granularities[variant.per_channel],
         )
-    # A list of views, because the quantizer goes through it twice: no pixel is read before its turn.
+    # The default is a moving average, whose ranges depend on the order of the images.
+    calibrator = Calibrator(
+        content, num_threads=os.cpu_count() or 1, qsv_update_func=min_max_update
+    )
+    # A list, because it is gone through twice; of views, so that no pixel is read early.
     images = [{INPUT: calibration[index : index + 1]} for index in range(len(calibration))]
-    ranges = work.calibrate({SIGNATURE: images}, num_threads=os.cpu_count() or 1)
-    result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    calibrator.calibrate({SIGNATURE: images}, recipe)
+    result = Quantizer(content, recipe.get_quantization_recipe()).quantize(
+        calibrator.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False
+    )
     return bytes(result.quantized_model or b"")
 
 
@@ -137,14 +145,15 @@ def _require_answers(content: bytes, outputs: set[str]) -> None:
     answers = runner(**{INPUT: probe_images(shape)})
     if set(answers) != outputs:
         raise ConversionError(
-            f"The TFLite file has the outputs {sorted(answers)}, the model has {sorted(outputs)}. {_ADVICE}"
+            f"The TFLite file has the outputs {sorted(answers)}, the model has {sorted(outputs)}. "
+            f"{_ADVICE}"
         )
     require_finite_outputs(answers, "The TFLite file")
 
 
 def _graph(content: bytes) -> tuple[list[Node], str, list[str]]:
-    """The nodes of a TFLite file, its input and its outputs; a node's name is that of the tensor it writes."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    """The nodes of a TFLite file, each named after the tensor it writes, its input and outputs."""
+    model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
     nodes = []

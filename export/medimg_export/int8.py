@@ -1,7 +1,8 @@
-"""Which part of a network becomes int8: the trunk, never the head, whatever the format of the file.
+"""Which part of a network becomes int8: the trunk, never the head, in whatever file format.
 
-An int8 probability has 256 steps, so the head (pool, dense, sigmoid or softmax, heatmap) stays float32. Where the
-trunk ends is read from the graph, because names of layers and tensors are the author's and the converter's business.
+An int8 probability has 256 steps, so the head (pool, dense, sigmoid or softmax, heatmap) stays
+float32. Where the trunk ends is read from the graph: names of layers and tensors are the author's
+and the converter's business.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,8 @@ class Int8Variant:
     Attributes:
         name: as printed in the export's table and stored in the manifest.
         per_channel: one weight scale per output channel, or one per tensor.
-        float_first_convs: how many convolutions, counted from the input, stay float32 with all that lies before
-            and between them.
+        float_first_convs: how many convolutions, counted from the input, stay float32 together
+            with all that lies before and between them.
     """
 
     name: str
@@ -26,8 +27,8 @@ class Int8Variant:
     float_first_convs: int = 0
 
 
-# EfficientNet-Lite0's stem and first two blocks are 6 convolutions: the part with few channels, wide ranges and
-# little to gain from int8.
+# 6 convolutions: EfficientNet-Lite0's stem and first two blocks. Their depthwise kernels differ
+# most in range from channel to channel, and all later layers inherit their error.
 VARIANTS: tuple[Int8Variant, ...] = (
     Int8Variant("per-channel", per_channel=True),
     Int8Variant("per-tensor", per_channel=False),
@@ -42,10 +43,10 @@ class Node:
 
     Attributes:
         name: unique in its graph.
-        inputs: tensors read, constants included.
-        outputs: tensors written.
+        inputs: tensors that it reads, constants included.
+        outputs: tensors that it writes.
         is_conv: a convolution of any kind, depthwise included.
-        is_spatial: writes one tensor of rank 4 that is not the result of pooling over the whole plane.
+        is_spatial: writes a tensor of rank 4 that is not the result of pooling the whole plane.
     """
 
     name: str
@@ -60,9 +61,10 @@ def trunk(
 ) -> list[Node]:
     """The nodes that may become int8, in topological order.
 
-    The features are the last spatial tensor that every path from the input to every output runs through; the trunk
-    is what the features depend on, from the first convolution (or the first one that is not to stay float) on. A
-    heatmap's convolution is no part of it: the probability does not run through it.
+    The features are the last spatial tensor that every path from the input to every output runs
+    through. The trunk is what the features depend on, beginning with the first convolution that
+    is not to stay float. A heatmap's convolution is no part of it: the probability does not run
+    through it.
 
     Args:
         nodes: the whole graph in topological order.
@@ -78,17 +80,18 @@ def trunk(
     starts = [index for index, node in enumerate(body) if node.is_conv]
     if len(starts) <= float_first_convs:
         raise ConversionError(
-            f"Nothing to quantize: {len(starts)} convolution(s) lie between the input and the features, "
-            f"and {float_first_convs} of them would stay float. Use the float32 artifact, or another int8 variant."
+            f"Nothing to quantize: there are {len(starts)} convolutions between the input and the "
+            f"features, and the first {float_first_convs} would stay float. Choose an int8 "
+            "variant that leaves fewer of them float, or the float32 artifact."
         )
     return body[starts[float_first_convs] :]
 
 
 def _features(nodes: Sequence[Node], source: str, outputs: set[str]) -> Node | None:
-    spatial = (node for node in reversed(nodes) if node.is_spatial)
-    return next(
-        (n for n in spatial if outputs.isdisjoint(_reached(nodes, source, without=n))), None
-    )
+    for node in reversed(nodes):
+        if node.is_spatial and outputs.isdisjoint(_reached(nodes, source, without=node)):
+            return node
+    return None
 
 
 def _reached(nodes: Sequence[Node], source: str, without: Node) -> set[str]:
@@ -100,7 +103,7 @@ def _reached(nodes: Sequence[Node], source: str, without: Node) -> set[str]:
 
 
 def _ancestors(nodes: Sequence[Node], last: Node) -> list[Node]:
-    needed: set[str] = set(last.outputs)
+    needed = set(last.outputs)
     found = []
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):

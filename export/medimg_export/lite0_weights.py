@@ -151,7 +151,7 @@ def load_trunk(model: keras.Model, tensors: Tensors) -> None:
     image of C equal channels then gives what the gray RGB image gave, and gray (C = 1) is exact.
     """
     for layer in model.layers:
-        if not layer.weights or layer.name in ("dropout", "logits"):
+        if not layer.weights or layer.name == "logits":
             continue
         name = _torch_name(layer.name)
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -22,8 +22,8 @@ _SHIFT = 4  # OpenCV draws at 1/16 pixel: outlines must not snap to the grid of 
 # (u, y) from the neck down; beyond the picture on purpose.
 _BODY = [(0.1, -0.3), (0.1, -0.06), (0.14, 0.02), (0.3, 0.075), (0.5, 0.13), (0.62, 0.24)]
 _BODY += [(0.6, 0.4), (0.485, 0.43), (0.455, 0.55), (0.45, 0.7), (0.465, 0.9), (0.48, 1.3)]
-# A lung from its apex down the chest wall, round the costophrenic angle (two points: a corner), over
-# the dome and up the mediastinum.
+# A lung from its apex down the chest wall, round the costophrenic angle (two points: a corner),
+# over the dome and up the mediastinum.
 _LUNG = [(0.15, 0.085), (0.235, 0.13), (0.31, 0.25), (0.355, 0.4), (0.38, 0.56), (0.392, 0.72)]
 _LUNG += [(0.385, 0.845), (0.383, 0.85), (0.31, 0.765), (0.215, 0.725), (0.12, 0.745)]
 _LUNG += [(0.05, 0.79), (0.055, 0.62), (0.06, 0.45), (0.065, 0.3), (0.085, 0.16)]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from medimg_export.phantom_anatomy import Anatomy, Layer, Stage, person
 
 _GRID = 128  # soft fields are made here and enlarged: fast, and the same at every size
+_RIM = _GRID // 10
 _FULL = 65535
 _STEPS = 4096
 # Strokes of the side markers, (x, y) in units of their height.
@@ -35,7 +36,7 @@ class Phantom:
 
     pixels  uint16 (H, W), the full range 0..65535 in the 4096 steps of a 12-bit detector
     mask    uint8 (H, W), 255 inside an opacity, all 0 in a negative
-    lungs   uint8 (H, W), 255 in the air of the lungs that heart and mediastinum leave visible
+    lungs   uint8 (H, W), 255 in the air of the lungs, where heart and mediastinum leave it visible
     """
 
     pixels: NDArray[np.uint16]
@@ -61,11 +62,12 @@ def chest(seed: int, positive: bool, size: int = 512, *, severity: float = 1.0) 
         alpha, mask = _opacities(opacities, _aerated(stage.at(_GRID), anatomy), lungs)
     air = lungs * (1 - np.minimum(alpha * severity, 0.95))
     pixels = _exposed(rng, _attenuation(rng, stage, anatomy, air), np.random.default_rng([seed, 2]))
-    _burn_in(rng, pixels)
+    exposed = _collimated(rng, pixels)
+    _mark(rng, pixels)
     return Phantom(
         pixels,
-        np.where(mask > 0, 255, 0).astype(np.uint8),
-        np.where(lungs > 0.5, 255, 0).astype(np.uint8),
+        np.where(exposed & (mask > 0), 255, 0).astype(np.uint8),
+        np.where(exposed & (lungs > 0.5), 255, 0).astype(np.uint8),
         positive,
         seed,
     )
@@ -112,22 +114,24 @@ def _opacities(rng: np.random.Generator, visible: Layer, lungs: Layer) -> tuple[
     ``visible`` is the lung at _GRID, ``lungs`` the same at the size of the picture; both results
     have the shape of ``lungs`` and are zero outside of it.
     """
-    candidates = np.argwhere(cv2.erode(visible, np.ones((9, 9), np.uint8)) > 0.9)
+    # Clear of the lung's border and of the picture's, where little of an opacity would be seen.
+    roomy = cv2.erode(visible, np.ones((13, 13), np.uint8)) > 0.9
+    candidates = np.argwhere(roomy[_RIM:-_RIM, _RIM:-_RIM]) + _RIM
     axis = (np.arange(_GRID, dtype=np.float32) + 0.5) / _GRID
     kept = np.ones((_GRID, _GRID), np.float32)
     core = np.zeros_like(kept)
-    for _ in range(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])):
+    for _ in range(rng.choice([1, 2, 3], p=[0.85, 0.12, 0.03])):
         row, column = candidates[rng.integers(len(candidates))]
-        radius, stretch, turn = rng.uniform(0.075, 0.12), rng.uniform(0.75, 1.3), rng.uniform(0, 3)
+        radius, stretch, turn = rng.uniform(0.085, 0.12), rng.uniform(0.75, 1.3), rng.uniform(0, 3)
         x, y = axis[None, :] - axis[column], axis[:, None] - axis[row]
         across = (np.cos(turn) * x + np.sin(turn) * y) / (radius * stretch)
         along = (np.cos(turn) * y - np.sin(turn) * x) / (radius / stretch)
-        ragged = 1 - np.sqrt(across**2 + along**2) + 0.2 * _noise(rng, 5, 0.75)
-        blob = np.clip(ragged / 0.65, 0, 1)
+        ragged = 1 - np.sqrt(across**2 + along**2) + 0.17 * _noise(rng, 5, 0.75)
+        blob = np.clip(ragged / 0.75, 0, 1)
         blob *= blob * (3 - 2 * blob)  # smoothstep: neither a step nor a cone
         core = np.maximum(core, blob)
         mottled = np.clip(1 + 0.15 * _noise(rng, 6, 0.9), 0.6, 1.3)
-        kept *= 1 - np.clip(rng.uniform(0.55, 0.8) * blob * mottled, 0, 1)
+        kept *= 1 - np.clip(rng.uniform(0.7, 0.9) * blob * mottled, 0, 1)
     inside = lungs > 0.5
     alpha = np.clip(_resized(1 - kept, len(lungs)), 0, 1) * inside
     return alpha, ((_resized(core, len(lungs)) > 0.25) & inside).astype(np.float32)
@@ -150,16 +154,16 @@ def _attenuation(rng: np.random.Generator, stage: Stage, anatomy: Anatomy, air: 
 
 def _soft_tissue(rng: np.random.Generator, low: Stage, anatomy: Anatomy) -> Layer:
     """(_GRID, _GRID): all that has no sharp edge of its own."""
-    flesh = low.filled(anatomy.body, 0.035) * (1 + 0.05 * _noise(rng, 4, 0.5))
+    flesh = low.filled(anatomy.body, 0.035) * (1 + 0.03 * _noise(rng, 3, 0.5))
     flesh += rng.uniform(-0.04, 0.12) * np.linspace(-1, 1, _GRID, dtype=np.float32)[:, None]
     flesh += _sometimes(rng, 0, 0.1) * low.filled(anatomy.breasts, 0.012)
     flesh -= _sometimes(rng, 0.1, 0.25) * low.filled(anatomy.stomach, 0.02)
     flesh += rng.uniform(0.06, 0.16) * low.filled(anatomy.heart, 0.02)
     flesh += rng.uniform(0.04, 0.1) * low.filled(anatomy.mediastinum, 0.015)
-    flesh += rng.uniform(0.05, 0.12) * low.filled(anatomy.hila, 0.03)
+    flesh += rng.uniform(0.03, 0.08) * low.filled(anatomy.hila, 0.03)
     flesh -= rng.uniform(0.07, 0.13) * low.filled(anatomy.trachea, 0.006)
     flesh *= rng.uniform(0.7, 0.86) * low.filled(anatomy.body, 0.004)
-    return flesh + 0.03 * _noise(rng, 6, 0.9)
+    return flesh + 0.025 * _noise(rng, 6, 0.95)
 
 
 def _sometimes(rng: np.random.Generator, low: float, high: float) -> float:
@@ -186,7 +190,7 @@ def _vessels(rng: np.random.Generator, stage: Stage, anatomy: Anatomy) -> Layer:
         anatomy.vessels[::-1], (0.002, 0.0035, 0.006), (0.5, 0.7, 1), strict=True
     ):
         stage.line(layer, paths, width, grey)
-    return stage.soft(layer, 0.003) * np.float32(rng.uniform(0.25, 0.5))
+    return stage.soft(layer, 0.003) * np.float32(rng.uniform(0.2, 0.4))
 
 
 def _exposed(
@@ -216,14 +220,20 @@ def _quanta(rng: np.random.Generator, size: int) -> Layer:
     return np.bitwise_count(bits).astype(np.float32) * np.float32(1 / 4) - np.float32(32 / 4)
 
 
-def _burn_in(rng: np.random.Generator, pixels: NDArray[np.uint16]) -> None:
-    """Collimator borders and a side marker, in place; neither knows of the label."""
+def _collimated(rng: np.random.Generator, pixels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Sometimes darken borders of ``pixels``, in place; returns (H, W), what is still exposed."""
     size = len(pixels)
-    edges = np.rint(rng.uniform(0.01, 0.07, 4) * (rng.random(4) < 0.3) * size).astype(int)
-    top, left, bottom, right = edges if rng.random() < 0.5 else (0, 0, 0, 0)
-    shade = int(rng.choice([0, 0.02, 0.05]) * _FULL)
-    pixels[:top], pixels[size - bottom :] = shade, shade
-    pixels[:, :left], pixels[:, size - right :] = shade, shade
+    edges = rng.uniform(0.01, 0.07, 4) * (rng.random(4) < 0.3) * float(rng.random() < 0.5)
+    top, left, bottom, right = np.rint(edges * size).astype(int)
+    exposed = np.zeros(pixels.shape, np.bool_)
+    exposed[top : size - bottom, left : size - right] = True
+    pixels[~exposed] = int(rng.choice([0, 0.02, 0.05]) * _FULL)
+    return exposed
+
+
+def _mark(rng: np.random.Generator, pixels: NDArray[np.uint16]) -> None:
+    """Sometimes burn in a side marker, in place."""
+    size = len(pixels)
     if rng.random() < 0.5:
         letter, x = (_R, 0.07) if rng.random() < 0.5 else (_L, 0.9)
         strokes = letter * rng.uniform(0.03, 0.045) + (x, rng.uniform(0.04, 0.12))

@@ -15,7 +15,6 @@ import msgspec
 
 from medimg_edge.errors import RecipeError
 from medimg_edge.manifest import Display, Percentile, Task, Windows
-from medimg_export.backbones import BACKBONES, Backbone
 
 RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parent / "recipes")
 """Where named recipes lie: in the source tree, and in an installed package."""
@@ -39,9 +38,9 @@ class Data(Struct, frozen=True):
 
 
 class Pixels(Struct, frozen=True):
-    """Preprocessing; ``size`` 0 is the data's own for arrays, else the backbone's default."""
+    """Preprocessing. Without a ``size``: the data's own for arrays, else the backbone's."""
 
-    size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    size: Annotated[int, msgspec.Meta(ge=16, le=4096)] | None = None
     color: Literal["gray", "rgb"] = "gray"
     intensity: Display | Windows | Percentile = Display()
     geometry: Literal["stretch", "letterbox", "center-crop"] = "stretch"
@@ -67,7 +66,8 @@ class Augmentation(Struct, frozen=True):
 class Training(Struct, frozen=True):
     """The schedule. ``None`` is the backbone's default."""
 
-    backbone: str = "efficientnet-lite0"
+    backbone: str = "auto"
+    """``auto``: tiny below 96 pixels, efficientnet-lite0 from there on."""
     pretrained: bool = True
     head_epochs: Epochs | None = None
     epochs: Epochs | None = None
@@ -122,17 +122,6 @@ class Recipe(Struct, frozen=True):
     training: Training = Training()
     decision: Decision = Decision()
     model: Foreign = Foreign()
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone's own facts. Raises RecipeError where there is none of that name."""
-        found = BACKBONES.get(self.training.backbone)
-        if found is None:
-            raise RecipeError(
-                f"There is no backbone {self.training.backbone!r}; "
-                f"there are {', '.join(BACKBONES)}."
-            )
-        return found
 
 
 def load(name: str | os.PathLike[str]) -> Recipe:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,30 +23,21 @@ from numpy.typing import ArrayLike, NDArray
 from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
 from medimg_export import report_plots
-from medimg_export.metrics import NAMES, Estimate, Metrics
+from medimg_export.metrics import Metrics
+from medimg_export.report_tables import confusion, headline, label_table, metric_table
 from medimg_export.scores import answer_scores, checked, label_scores
 
 Kind = Literal["right", "wrong", "least sure"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 EXAMPLE_PX = 320  # larger images are shrunk: the report has to stay small enough to mail
-HEADLINES: dict[Task, tuple[str, ...]] = {
-    "binary": ("auc", "sensitivity", "specificity", "ece"),
-    "multiclass": ("auc", "accuracy", "balanced_accuracy", "f1"),
-    "multilabel": ("auc", "sensitivity", "specificity", "f1"),
-}
-MEANINGS = {
-    "auc": "chance that a random positive image scores above a random negative one",
-    "average_precision": "precision averaged over recall; guessing gives the prevalence",
-    "accuracy": "of all images, answered right",
-    "balanced_accuracy": "sensitivity, averaged over the labels",
-    "sensitivity": "of the positive images, called positive",
-    "specificity": "of the negative images, called negative",
-    "ppv": "of the positive calls, right; depends on the prevalence",
-    "npv": "of the negative calls, right; depends on the prevalence",
-    "f1": "harmonic mean of sensitivity and PPV",
-    "ece": "mean gap between probability and observed rate; 0 is best",
-}
+RING_NOTE = "A ring is an operating point: where the decisions of this report are taken."
+BAND_NOTE = " The band is the 95 % interval of the curve, point by point."
+RELIABILITY_NOTE = (
+    "On the dotted line a probability means what it says. Bins with few images scatter; the "
+    "histogram says how many there are."
+)
+NARROW = 5  # a table of more labels than this takes the whole width
 KIND_TEXTS: dict[Kind, str] = {
     "right": "Right, and surest of it",
     "wrong": "Wrong, the surest first",
@@ -95,9 +87,167 @@ def pick_examples(
     wrong = [int(i) for i in surest if answer[i] != truth[i]][:per_kind]
     least = [int(i) for i in surest[::-1] if i not in wrong][:per_kind]
     right = [int(i) for i in surest if answer[i] == truth[i] and i not in least]
-    turn = {i: [j for j in right if truth[j] == truth[i]].index(i) for i in _head(right, truth)}
-    return {
-        "right": sorted(turn, key=lambda i: turn[i])[:per_kind],
-        "wrong": wrong,
-        "least sure": least,
-    }
+    by_label = [[i for i in right if truth[i] == label] for label in np.unique(truth)]
+    turns = [i for turn in zip_longest(*by_label) for i in turn if i is not None]
+    return {"right": turns[:per_kind], "wrong": wrong, "least sure": least}
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    subtitle_facts: list[tuple[str, str]],
+    metrics: Metrics,
+    task: Task,
+    labels: Sequence[str],
+    y: ArrayLike,
+    p: ArrayLike,
+    thresholds: dict[str, float] | None,
+    history: list[dict[str, Any]] | None,
+    examples: list[Example] | None,
+    notes: list[str],
+    groups: Sequence[str] | None = None,
+) -> None:
+    """Write the report of ``metrics``, which ``evaluate`` made of the same arrays.
+
+    ``history`` has a row per epoch with any of stage, loss, val_loss, val_auc. ``groups`` makes
+    the bands of the curves from whole groups, as in ``evaluate``. A report that was there before
+    is replaced only by a finished one.
+
+    Raises WriteError, and what ``evaluate`` raises for arrays that do not fit.
+    """
+    truth, probability = checked(task, y, p, len(labels))
+    columns = label_scores(task, labels, truth, probability, thresholds)
+    calibrated = [answer_scores(truth, probability)] if task == "multiclass" else columns
+    sections = [
+        _section("metrics", "How good it is", headline(metrics), metric_table(metrics)),
+        _section("labels", "By label", label_table(metrics)) if task != "binary" else "",
+        _section(
+            "curves",
+            "Curves",
+            _pair(
+                _figure(report_plots.roc(metrics, columns, groups), "ROC"),
+                _figure(
+                    report_plots.precision_recall(metrics, columns, groups),
+                    "Precision and recall",
+                ),
+            ),
+            f"<p>{RING_NOTE}{BAND_NOTE if len(columns) == 1 else ''}</p>",
+        ),
+        _section(
+            "decisions",
+            "Decisions and probabilities",
+            _pair(
+                confusion(metrics),
+                _figure(
+                    report_plots.calibration(metrics, calibrated), "Reliability", RELIABILITY_NOTE
+                ),
+                stacked=len(labels) > NARROW,
+            ),
+        ),
+        _section("learning", "Learning curves", _figure(report_plots.learning(history)))
+        if history
+        else "",
+        _section("examples", "Examples", *_examples(examples, thresholds)) if examples else "",
+        _section("notes", "Notes", _list(notes)) if notes else "",
+    ]
+    _write(Path(path), _page(title, subtitle_facts, "\n".join(filter(None, sections))))
+
+
+def _page(title: str, facts: list[tuple[str, str]], body: str) -> str:
+    style = files("medimg_export").joinpath("report.css").read_text(encoding="utf-8")
+    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<dl class="facts">{rows}</dl>
+</header>
+<p class="banner" role="note"><strong>Decision support, not a diagnosis.</strong>
+These numbers hold for images like those it was evaluated on. A qualified reader decides.</p>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(name: str, heading: str, *parts: str) -> str:
+    content = "\n".join(parts)
+    return f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>'
+
+
+def _pair(left: str, right: str, *, stacked: bool = False) -> str:
+    return f'<div class="{"stack" if stacked else "pair"}">{left}{right}</div>'
+
+
+def _figure(svg: str, heading: str = "", note: str = "") -> str:
+    title = f"<h3>{heading}</h3>" if heading else ""
+    caption = f"<figcaption>{note}</figcaption>" if note else ""
+    return f'<figure class="plot">{title}{svg}{caption}</figure>'
+
+
+def _list(items: list[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _examples(examples: list[Example], thresholds: dict[str, float] | None) -> list[str]:
+    parts = ["<p>These are images of the data set: treat this file as you treat them.</p>"]
+    for kind in KINDS:
+        of_kind = [example for example in examples if example.kind == kind]
+        if of_kind:
+            cards = "".join(_example(example, thresholds or {}) for example in of_kind)
+            parts.append(f'<h3>{KIND_TEXTS[kind]}</h3><div class="examples">{cards}</div>')
+    return parts
+
+
+def _example(of: Example, thresholds: dict[str, float]) -> str:
+    images = _image(of.pixels, f"{of.name}, the image")
+    if of.overlay is not None:
+        images += _image(of.overlay, f"{of.name}, what speaks for {of.label}")
+    limit = thresholds.get(of.label)
+    tick = "" if limit is None else f'<i style="left:{100 * limit:.1f}%"></i>'
+    return (
+        f'<figure class="example"><div>{images}</div><figcaption>'
+        f'<div class="bar" aria-hidden="true"><b style="width:{100 * of.probability:.1f}%"></b>'
+        f"{tick}</div><p><strong>{escape(of.label)} {of.probability:.3f}</strong></p>"
+        f"<p>truth: {escape(of.truth)}</p><p><code>{escape(of.name)}</code></p>"
+        "</figcaption></figure>"
+    )
+
+
+def _image(pixels: NDArray[np.uint8], told: str) -> str:
+    H, W, C = pixels.shape
+    shown = np.ascontiguousarray(pixels[:, :, ::-1] if C == 3 else pixels[:, :, :1])
+    if max(H, W) > EXAMPLE_PX:
+        scale = EXAMPLE_PX / max(H, W)
+        size = max(1, round(W * scale)), max(1, round(H * scale))
+        shown = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
+    data = base64.b64encode(cv2.imencode(".png", shown)[1].tobytes()).decode()
+    small = ' class="small"' if max(H, W) < 128 else ""
+    return f'<img{small} alt="{escape(told)}" src="data:image/png;base64,{data}">'
+
+
+def _write(path: Path, page: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise WriteError(
+            f"The report {path} could not be written: {error}. What was there before is "
+            "unchanged; check that the folder exists and that the disk has room."
+        ) from error

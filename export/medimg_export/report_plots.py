@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -27,6 +27,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT = "#1b2733", "#8896a4"
 BAND_RESAMPLES = 300
+GRID = np.linspace(0, 1, 101)  # where a band is drawn
+IN_AXES = 3  # more legend entries than this would cover the curves
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -45,6 +47,8 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
 }
 
 
@@ -55,13 +59,13 @@ def roc(metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | No
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
         for index, column in _drawable(columns):
             x, y, _ = roc_curve(column.truth, column.score)
-            axes.plot(x, y, label=_legend(metrics, column, "auc", "AUC"), **_line(index))
+            axes.plot(x, y, label=_entry(metrics, column, "auc", "AUC"), **_line(index))
             reached = metrics.per_label[column.label]
             if (specificity := reached["specificity"].value) is not None:
                 _mark(axes, index, 1 - specificity, reached["sensitivity"].value)
         if len(columns) == 1:
-            _band(axes, _roc_draws(columns[0], groups))
-        axes.legend(loc="lower right")
+            _band(axes, GRID, _roc_draws(columns[0], groups, GRID))
+        _legend(figure, axes, "lower right")
     return figure.svg
 
 
@@ -73,19 +77,21 @@ def precision_recall(
     with _figure("pr", told) as figure:
         axes = _square(figure, "sensitivity (recall)", "PPV (precision)")
         for index, column in _drawable(columns):
-            y, x, _ = precision_recall_curve(
-                column.truth, column.score, drop_intermediate=True
-            )
-            label = _legend(metrics, column, "average_precision", "AP")
+            y, x, _ = precision_recall_curve(column.truth, column.score, drop_intermediate=True)
+            label = _entry(metrics, column, "average_precision", "AP")
             axes.step(x, y, where="post", label=label, **_line(index))
             reached = metrics.per_label[column.label]
             _mark(axes, index, reached["sensitivity"].value, reached["ppv"].value)
         if len(columns) == 1:
             share = metrics.prevalence[columns[0].label]
             axes.axhline(share, color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
-            axes.text(0.02, share + 0.015, f"prevalence {share:.2f}", color=INK, fontsize=9)
-            _band(axes, _pr_draws(columns[0], groups))
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.04))
+            above = share < 0.9  # else there is no room for the word
+            axes.text(
+                0.02, share + (0.015 if above else -0.015), f"prevalence {share:.2f}",
+                va="bottom" if above else "top", fontsize=9,
+            )  # fmt: skip
+            _band(axes, GRID, _pr_draws(columns[0], groups, GRID))
+        _legend(figure, axes, "lower left")
     return figure.svg
 
 
@@ -97,7 +103,7 @@ def calibration(metrics: Metrics, columns: list[LabelScores]) -> str:
     with _figure("calibration", _told("Reliability diagram", metrics, "ece")) as figure:
         upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
         upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
-        upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed rate")
+        upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         for index, column in enumerate(columns):
             bins = reliability(column.score, column.truth)
             filled = bins.count > 0
@@ -109,8 +115,6 @@ def calibration(metrics: Metrics, columns: list[LabelScores]) -> str:
                 label=None if len(columns) == 1 else _plain(column.label),
                 **_line(index),
             )
-        if len(columns) > 1:
-            upper.legend(loc="upper left")
         scores = [column.score for column in columns]
         lower.hist(
             scores,
@@ -120,7 +124,11 @@ def calibration(metrics: Metrics, columns: list[LabelScores]) -> str:
             edgecolor="white",
             linewidth=0.5,
         )
-        lower.set(xlabel="probability", ylabel="images")
+        answered = metrics.task == "multiclass"
+        upper.set(ylabel="share right" if answered else "observed rate")
+        lower.set(xlabel="probability of the answer" if answered else "probability")
+        lower.set(ylabel="images")
+        _legend(figure, upper, "upper left")
     return figure.svg
 
 
@@ -129,11 +137,11 @@ def learning(history: list[dict[str, Any]]) -> str:
     with _figure("learning", "Learning curves by epoch", size=(8.6, 3.2)) as figure:
         left, right = figure.subplots(1, 2)
         steps = np.arange(1, len(history) + 1)
-        for index, (key, name) in enumerate({"loss": "training", "val_loss": "validation"}.items()):
-            left.plot(steps, _series(history, key), label=name, **_line(index))
+        left.plot(steps, _series(history, "loss"), "--", color=COLORS[0], label="training")
+        left.plot(steps, _series(history, "val_loss"), color=COLORS[1], label="validation")
         left.set(xlabel="epoch", ylabel="loss")
         aucs = _series(history, "val_auc")
-        right.plot(steps, aucs, **_line(1))
+        right.plot(steps, aucs, color=COLORS[1])
         right.set(xlabel="epoch", ylabel="validation AUC")
         if np.isfinite(aucs).any():
             best = int(np.nanargmax(aucs))
@@ -178,6 +186,18 @@ def _inline(svg: str, name: str, told: str) -> str:
     return re.sub(r"<svg\b([^>]*)>", lambda tag: f"{opening}{tag[1]}>{title}", svg, count=1)
 
 
+def _legend(
+    figure: Figure, axes: Axes, loc: Literal["upper left", "lower left", "lower right"]
+) -> None:
+    """Inside the axes where there is room, else below them."""
+    entries = axes.get_legend_handles_labels()[0]
+    if len(entries) > IN_AXES:
+        figure.set_figheight(figure.get_figheight() + 0.11 * (len(entries) + 2))
+        figure.legend(handles=entries, loc="outside lower center", ncols=2)
+    elif entries:
+        axes.legend(loc=loc)
+
+
 def _square(figure: Figure, x: str, y: str) -> Axes:
     axes = figure.subplots()
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
@@ -200,7 +220,7 @@ def _drawable(columns: list[LabelScores]) -> list[tuple[int, LabelScores]]:
     ]
 
 
-def _legend(metrics: Metrics, column: LabelScores, name: str, short: str) -> str:
+def _entry(metrics: Metrics, column: LabelScores, name: str, short: str) -> str:
     value = metrics.per_label[column.label][name].value
     shown = f"{short} {value:.3f}" if value is not None else short
     return shown if metrics.task == "binary" else f"{_plain(column.label)}\u2002{shown}"
@@ -243,38 +263,28 @@ def _stages(axes: Axes, history: list[dict[str, Any]]) -> None:
             axes.text(index + 0.6, 1.02, name, transform=where, fontsize=9, parse_math=False)
 
 
-def _band(axes: Axes, draws: tuple[Floats, list[Floats]]) -> None:
+def _band(axes: Axes, x: Floats, curves: list[Floats]) -> None:
     """The pointwise 2.5th to 97.5th percentile of the resampled curves."""
-    x, curves = draws
     if len(curves) > 1:
         low, high = np.percentile(curves, [2.5, 97.5], axis=0)
         axes.fill_between(x, low, high, color=COLORS[0], alpha=0.16, linewidth=0)
 
 
-def _roc_draws(
-    column: LabelScores, groups: Sequence[str] | None
-) -> tuple[Floats, list[Floats]]:
-    grid = np.linspace(0, 1, 101)
-    curves = []
-    for weights in _drawn(column, groups):
-        x, y, _ = roc_curve(column.truth, column.score, sample_weight=weights)
-        curves.append(np.interp(grid, x, y))
-    return grid, curves
+def _called(column: LabelScores, groups: Sequence[str] | None) -> Iterator[tuple[Floats, Floats]]:
+    """Per resample: positives and negatives called as the threshold falls, where both exist."""
+    for weights in resamples(len(column.truth), groups, BAND_RESAMPLES, 0):
+        by_score = column.by_score(weights)
+        for tp, fp in zip(*(np.cumsum(part[:, ::-1], axis=1) for part in by_score), strict=True):
+            if tp[-1] and fp[-1]:
+                yield tp[tp + fp > 0], fp[tp + fp > 0]
 
 
-def _pr_draws(
-    column: LabelScores, groups: Sequence[str] | None
-) -> tuple[Floats, list[Floats]]:
-    grid = np.linspace(0.01, 1, 100)
-    curves = []
-    for weights in _drawn(column, groups):
-        y, x, _ = precision_recall_curve(column.truth, column.score, sample_weight=weights)
-        curves.append(np.interp(grid, x[::-1], y[::-1]))
-    return grid, curves
+def _roc_draws(column: LabelScores, groups: Sequence[str] | None, x: Floats) -> list[Floats]:
+    return [
+        np.interp(x, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]))
+        for tp, fp in _called(column, groups)
+    ]
 
 
-def _drawn(column: LabelScores, groups: Sequence[str] | None) -> list[Floats]:
-    """Resamples with both classes."""
-    n = len(column.truth)
-    rows = [row for block in resamples(n, groups, BAND_RESAMPLES, 0) for row in block]
-    return [row for row in rows if row @ column.truth and row @ ~column.truth]
+def _pr_draws(column: LabelScores, groups: Sequence[str] | None, x: Floats) -> list[Floats]:
+    return [np.interp(x, tp / tp[-1], tp / (tp + fp)) for tp, fp in _called(column, groups)]

@@ -39,7 +39,7 @@ class LabelScores:
 
     def values(self, weights: Floats) -> dict[str, Floats]:
         """Every statistic by its name, each of shape (b,)."""
-        positive, negative = self._by_score(weights)
+        positive, negative = self.by_score(weights)
         n = weights.sum(axis=1)
         positives = weights @ self.truth
         calls = weights @ self.called
@@ -59,7 +59,14 @@ class LabelScores:
 
     def auc(self, weights: Floats) -> Floats:
         """P(score of a positive > score of a negative), ties half (Mann and Whitney)."""
-        return _auc(*self._by_score(weights))
+        return _auc(*self.by_score(weights))
+
+    def by_score(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weight of positives and of negatives at each distinct score, ascending: (b, distinct)."""
+        order, starts = self._ranks
+        drawn = weights[:, order]
+        positive = np.add.reduceat(drawn * self.truth[order], starts, axis=1)
+        return positive, np.add.reduceat(drawn, starts, axis=1) - positive
 
     @cached_property
     def _ranks(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -73,13 +80,6 @@ class LabelScores:
         gaps = np.zeros((len(self.score), BINS))
         gaps[np.arange(len(gaps)), bin_index(self.score)] = self.score - self.truth
         return gaps
-
-    def _by_score(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weight of positives and of negatives at each distinct score, ascending: (b, distinct)."""
-        order, starts = self._ranks
-        drawn = weights[:, order]
-        positive = np.add.reduceat(drawn * self.truth[order], starts, axis=1)
-        return positive, np.add.reduceat(drawn, starts, axis=1) - positive
 
 
 def checked(task: Task, y: ArrayLike, p: ArrayLike, C: int) -> tuple[NDArray[np.int64], Floats]:

@@ -1,0 +1,87 @@
+"""Where a training stands, in one file that is replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from medimg_edge.errors import RunError, WriteError
+
+NAME = "checkpoint.npz"
+
+
+@dataclass
+class State:
+    """How far a training came.
+
+    epoch: epochs that are finished. best: the weights of the best of them, by validation AUC.
+    """
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best_auc: float = float("-inf")
+    best: list[np.ndarray] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any]) -> None:
+    """Write weights, optimizer and state. Raises WriteError; an older checkpoint stays then."""
+    arrays = {f"model/{i}": value for i, value in enumerate(model.get_weights())}
+    arrays |= {f"best/{i}": value for i, value in enumerate(state.best)}
+    variables = model.optimizer.variables  # pyright: ignore[reportAttributeAccessIssue]
+    arrays |= {f"optimizer/{i}": each.numpy() for i, each in enumerate(variables)}
+    facts = {
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_auc": state.best_auc,
+        "history": state.history,
+        "identity": identity,
+    }
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise WriteError(f"The checkpoint {path} was not written: {error.strerror}.") from error
+
+
+def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | None:
+    """Put a compiled model back to where it was; None where there is no checkpoint.
+
+    Raises RunError where the checkpoint is of another recipe or other data.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as stored:
+            facts = json.loads(stored["facts"].tobytes())
+            values = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"The checkpoint {path} cannot be read: {error}. Train anew.") from error
+    if facts.pop("identity") != json.loads(json.dumps(identity)):
+        raise RunError(
+            f"{path} is of another recipe or of other data; a training goes on only as it began. "
+            "Give the same options, or name a new run."
+        )
+
+    def arrays(kind: str) -> list[np.ndarray]:
+        count = sum(name.startswith(f"{kind}/") for name in values)
+        return [values[f"{kind}/{i}"] for i in range(count)]
+
+    model.set_weights(arrays("model"))
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
+    for variable, value in zip(optimizer.variables, arrays("optimizer"), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
+        variable.assign(value)
+    return State(best=arrays("best"), **facts)

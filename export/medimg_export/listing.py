@@ -1,0 +1,76 @@
+"""What a source (class folders, a CSV, an .npz) says about its images, before any rule is applied.
+
+``class_folders``, ``label_csv`` and ``npz`` make a ``Listing``; ``dataset`` turns it into a
+``Dataset``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medimg_export.npz import ArrayRow, Split
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+"""Names of splits in folders and CSV files, in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that was left out, or that the owner of the data should look at.
+
+    name: the sample or file; where there are many, the folder that holds them.
+    code: of the reading error (``input-truncated``, ``blank``, ...), or one of
+        data-contradictory    the same content has different labels; all of it is left out
+        data-duplicate-row    a CSV row that says again what another one said
+        data-no-row           images beside the CSV that it does not name
+        data-outside-class    images that lie in no class folder
+        data-not-an-image     files in class folders that are not images by their names
+        data-label-unused     a label without an image
+    """
+
+    name: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image as its source lists it."""
+
+    name: str
+    source: Path | ArrayRow
+    labels: tuple[str, ...]
+    split: Split | None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All images of a source.
+
+    labels: the labels in the order that the source gives them, where it gives one.
+    positive: the positive one of two, where the source's publisher says so.
+    several: an image may have any number of the labels.
+    """
+
+    rows: list[Row]
+    labels: tuple[str, ...] | None = None
+    positive: str | None = None
+    several: bool = False
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def first_few(names: Iterable[object], limit: int = 5) -> str:
+    """Names as a message can hold them: the first ones, "and 12 more"."""
+    listed: Sequence[str] = [str(name) for name in names]
+    shown = ", ".join(listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,0 +1,259 @@
+"""A run: what a training leaves, and what an export begins with.
+
+A folder: ``model.keras``, ``run.json``, ``metrics.json``, ``history.csv``, ``report.html``, and the
+checkpoint that the training can go on from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge.errors import RunError, WriteError
+from medimg_edge.manifest import OperatingPoint, Task
+from medimg_edge.overlay import overlay
+from medimg_export import checkpoint, metrics
+from medimg_export.calibration import fit_temperature, operating_point
+from medimg_export.graph import deployable
+from medimg_export.prepared import Prepared, Progress
+from medimg_export.recipe import Recipe
+from medimg_export.report import Example, pick_examples, write_report
+from medimg_export.train import logits_of, probabilities, train
+
+MODEL, RECORD = "model.keras", "run.json"
+PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headless")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """``run.json``: how the model came about, and what turns its logits into decisions."""
+
+    recipe: Recipe
+    data: str
+    dataset: dict[str, Any]
+    task: Task
+    labels: tuple[str, ...]
+    temperature: float
+    decision: dict[str, OperatingPoint]
+    best_epoch: int
+    seconds: float
+    versions: dict[str, str]
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened."""
+
+    path: Path
+    record: Record
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read ``run.json``. Raises RunError where the folder holds no finished run."""
+        try:
+            return cls(path, msgspec.json.decode((path / RECORD).read_bytes(), type=Record))
+        except FileNotFoundError as error:
+            begun = (path / checkpoint.NAME).exists()
+            advice = "Finish it with `medimg-edge train ... --resume`." if begun else ""
+            raise RunError(f"{path} holds no finished run: no {RECORD}. {advice}") from error
+        except (OSError, msgspec.DecodeError) as error:
+            raise RunError(f"{path / RECORD} cannot be read: {error}.") from error
+
+    def model(self) -> keras.Model:
+        """The trained Keras model: uint8 pixels -> logits. Raises RunError."""
+        return load_model(self.path / MODEL)
+
+
+def load_model(path: Path) -> keras.Model:
+    """A ``.keras`` file. Raises RunError."""
+    try:
+        return keras.saving.load_model(path, compile=False)  # pyright: ignore[reportReturnType]
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} cannot be read as a Keras model: {reason}") from error
+
+
+def make_run(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[Run, metrics.Metrics]:
+    """Train, calibrate, choose the operating points, and write the run with its validation metrics.
+
+    Raises RunError where ``folder`` holds something else, WriteError, DataError.
+    """
+    require_free(folder, resume)
+    started = time.perf_counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be made: {error.strerror}.") from error
+    trained = train(prepared, folder, resume=resume, progress=progress, report=report)
+
+    task, labels = prepared.dataset.task, prepared.dataset.labels
+    rows = prepared.splits.val
+    y, groups = prepared.y[rows], prepared.groups(rows)
+    logits = logits_of(trained.model, prepared, rows, progress)
+    temperature = fit_temperature(task, logits, y)
+    p = probabilities(task, logits, temperature)
+    decision = operating_points(prepared, y, p)
+    record = Record(
+        recipe=prepared.recipe,
+        data=str(prepared.dataset.path.resolve()),
+        dataset=prepared.describe(),
+        task=task,
+        labels=labels,
+        temperature=temperature,
+        decision=decision,
+        best_epoch=trained.best_epoch,
+        seconds=round(time.perf_counter() - started, 1),
+        versions=versions(),
+    )
+    thresholds = {label: point.threshold for label, point in decision.items()} or None
+    found = metrics.evaluate(task, labels, y, p, thresholds=thresholds, groups=groups)
+    _write(folder / "history.csv", _csv(trained.history))
+    _write(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
+    write_report(
+        folder / "report.html",
+        title=f"{prepared.recipe.card.name}: validation",
+        subtitle_facts=_facts(record),
+        metrics=found,
+        task=task,
+        labels=labels,
+        y=y,
+        p=p,
+        thresholds=thresholds,
+        history=trained.history,
+        examples=_examples(prepared, trained.model, y, p, thresholds),
+        notes=[*prepared.dataset.notes, *prepared.splits.notes],
+        groups=groups,
+    )
+    partial = folder / "model.partial.keras"
+    try:
+        trained.model.save(partial)
+        partial.replace(folder / MODEL)
+    except OSError as error:
+        raise WriteError(f"{folder / MODEL} was not written: {error}.") from error
+    _write(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
+    return Run(folder, record), found
+
+
+def operating_points(
+    prepared: Prepared, y: NDArray, p: NDArray[np.float64]
+) -> dict[str, OperatingPoint]:
+    """One for each label that has a probability; none for multiclass, which takes the largest."""
+    task, labels = prepared.dataset.task, prepared.dataset.labels
+    wanted = prepared.recipe.decision.sensitivity
+    if task == "multiclass":
+        return {}
+    if task == "binary":
+        return {labels[1]: operating_point(y, p[:, 0], sensitivity=wanted)}
+    return {
+        label: operating_point(y[:, i], p[:, i], sensitivity=wanted)
+        for i, label in enumerate(labels)
+    }
+
+
+def require_free(folder: Path, resume: bool) -> None:
+    """Refuse to mix two trainings in a folder. Raises RunError."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run is a folder. Name another.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not any((folder / name).exists() for name in (RECORD, checkpoint.NAME)):
+        raise RunError(f"{folder} holds other files. Name a new folder for the run.")
+    if not resume:
+        raise RunError(f"{folder} holds a run. Add --resume to go on with it, or name a new one.")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    counts = record.dataset.get("counts", {})
+    return [
+        ("Backbone", record.recipe.training.backbone),
+        ("Input", f"{record.recipe.pixels.size} pixels, {record.recipe.pixels.geometry}"),
+        ("Images", ", ".join(f"{name} {count}" for name, count in counts.items())),
+        ("Seed", str(record.recipe.training.seed)),
+        ("Temperature", f"{record.temperature:.3f}"),
+        ("Training", f"{record.seconds / 60:.1f} minutes, best epoch {record.best_epoch}"),
+    ]
+
+
+def _examples(
+    prepared: Prepared,
+    model: keras.Model,
+    y: NDArray,
+    p: NDArray[np.float64],
+    thresholds: dict[str, float] | None,
+) -> list[Example]:
+    """Validation images worth showing, with the heatmap of the label that was answered."""
+    task, labels = prepared.dataset.task, prepared.dataset.labels
+    if task == "multilabel":
+        return []
+    explained = deployable(model, task=task).model
+    threshold = None if thresholds is None else thresholds[labels[1]]
+    chosen = pick_examples(y, p if task == "multiclass" else p[:, 0], threshold)
+    examples = []
+    for kind, indices in chosen.items():
+        for i in indices:
+            row = prepared.splits.val[i]
+            pixels = np.asarray(prepared.cached.pixels[row])
+            column = int(p[i].argmax())
+            heatmap = explained.predict_on_batch(pixels[None])["heatmap"][0, ..., column]
+            examples.append(
+                Example(
+                    name=prepared.cached.samples[row].name,
+                    pixels=pixels,
+                    overlay=overlay(pixels, heatmap),
+                    truth=labels[int(y[i])],
+                    label=labels[1] if task == "binary" else labels[column],
+                    probability=float(p[i, column]),
+                    kind=kind,
+                )
+            )
+    return examples
+
+
+def _csv(history: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    columns = ["stage", "epoch", "loss", "val_auc", "seconds"]
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise WriteError(f"{path} was not written: {error.strerror}.") from error

@@ -1,0 +1,334 @@
+"""Training, top to bottom: the head on cached features, then all of the network.
+
+Two trainings with one seed end with identical weights on CPU, and so does one that was interrupted:
+op determinism is on; the order of the images, their augmentation and the dropout follow from
+(seed, epoch); and a checkpoint holds the optimizer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from medimg_edge.errors import WriteError
+from medimg_edge.manifest import Task
+from medimg_export import backbones, checkpoint
+from medimg_export.augment import augment, draw
+from medimg_export.metrics import auc
+from medimg_export.prepared import Prepared, Progress
+from medimg_export.recipe import Recipe
+
+PREDICT_BATCH = 64
+HEAD_RATE = 3e-3
+"""For the head alone, on features that do not change: a convex problem takes a large rate."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs and rates of the two stages; no head stage where nothing is pretrained.
+
+    learning_rate is the peak: a linear warm-up over the first tenth of all steps, then a cosine to
+    zero (Loshchilov and Hutter 2017), so that training ends at its best without a plateau rule.
+    """
+
+    head_epochs: int
+    epochs: int
+    learning_rate: float
+    patience: int
+
+
+SCHEDULES = {
+    "baseline": Schedule(0, 20, 1e-3, patience=6),
+    "tiny": Schedule(0, 40, 3e-3, patience=12),
+    # Few epochs: at 224 pixels each takes minutes on two cores, and the weights know edges already.
+    "efficientnet-lite0": Schedule(15, 4, 5e-4, patience=3),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The weights with the best validation AUC, and how training went.
+
+    history: one row an epoch: stage, epoch, loss, val_auc, seconds.
+    """
+
+    model: keras.Model
+    history: list[dict[str, Any]]
+    best_epoch: int
+
+
+def schedule_of(recipe: Recipe) -> Schedule:
+    """The backbone's schedule, with what the recipe says instead."""
+    training = recipe.training
+    own = msgspec.structs.asdict(training)
+    values = {
+        name: default if own[name] is None else own[name]
+        for name, default in vars(SCHEDULES[training.backbone]).items()
+    }
+    if not (training.pretrained and backbones.find(training.backbone).pretrained):
+        values["head_epochs"] = 0
+    return Schedule(**values)
+
+
+def train(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Trained:
+    """Train as the recipe says; ``folder`` keeps the checkpoint, ``report`` gets each epoch's row.
+
+    Raises RunError where ``resume`` finds a checkpoint of another recipe or of other data.
+    """
+    training = prepared.recipe.training
+    schedule = schedule_of(prepared.recipe)
+    keras.utils.set_random_seed(training.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = backbones.build(
+        training.backbone,
+        prepared.preprocessing.shape,
+        1 if prepared.dataset.task == "binary" else len(prepared.dataset.labels),
+        seed=training.seed,
+        pretrained=training.pretrained,
+    )
+    loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
+    _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
+
+    identity = {
+        "recipe": msgspec.to_builtins(prepared.recipe),
+        "data": prepared.describe()["fingerprint"],
+    }
+    path = folder / checkpoint.NAME
+    state = checkpoint.load(path, model, identity) if resume else None
+    if state is None:
+        state = checkpoint.State()
+        if schedule.head_epochs:
+            state.history += _train_head(prepared, model, schedule, loss, folder, progress)
+        _keep_best(state, model, validation_auc(prepared, model, progress))
+    for row in state.history if report else ():
+        report(row)
+
+    while state.epoch < schedule.epochs and state.epoch - state.best_epoch < schedule.patience:
+        row = _train_epoch(prepared, model, state.epoch, progress)
+        state.epoch += 1
+        row["val_auc"] = validation_auc(prepared, model, progress)
+        state.history.append(row)
+        _keep_best(state, model, row["val_auc"])
+        checkpoint.save(path, model, state, identity)
+        if report:
+            report(row)
+    model.set_weights(state.best)
+    return Trained(keras.Model(model.inputs, model.outputs), state.history, state.best_epoch)
+
+
+def predict(
+    model: keras.Model,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.intp],
+    progress: Progress | None = None,
+    what: str = "predicting",
+) -> Iterator[NDArray[np.float32]]:
+    """The model's output for rows of the pixel cache, batch by batch: float32 (n, ...)."""
+    for start in range(0, len(rows), PREDICT_BATCH):
+        yield model.predict_on_batch(pixels[rows[start : start + PREDICT_BATCH]])
+        if progress:
+            progress(what, min(start + PREDICT_BATCH, len(rows)), len(rows))
+
+
+def logits_of(
+    model: keras.Model, prepared: Prepared, rows: NDArray[np.intp], progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """float32 (N, C): the logits of rows, in their order."""
+    return np.concatenate(
+        list(predict(model, prepared.cached.pixels, rows, progress, "validating"))
+    )
+
+
+def probabilities(task: Task, logits: NDArray, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Logits (N, C) -> probabilities (N, C): softmax for multiclass, else sigmoids."""
+    scaled = logits.astype(np.float64) / temperature
+    if task == "multiclass":
+        raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return raised / raised.sum(axis=1, keepdims=True)
+    return 0.5 * (1 + np.tanh(scaled / 2))
+
+
+def validation_auc(
+    prepared: Prepared, model: keras.Model, progress: Progress | None = None
+) -> float:
+    """What decides which epoch is kept."""
+    rows = prepared.splits.val
+    task = prepared.dataset.task
+    return auc(
+        task, prepared.y[rows], probabilities(task, logits_of(model, prepared, rows, progress))
+    )
+
+
+def class_weights(prepared: Prepared) -> NDArray[np.float32]:
+    """The weight of each class in the loss, n / (classes * n of the class): all count alike.
+
+    float32 (classes,), or (labels, 2) for multilabel; ones unless the recipe balances by weights.
+    """
+    y = prepared.y[prepared.splits.train]
+    if prepared.dataset.task == "multilabel":
+        counts = np.stack([len(y) - y.sum(axis=0), y.sum(axis=0)], axis=1)
+    else:
+        counts = np.bincount(y, minlength=len(prepared.dataset.labels))
+    if prepared.recipe.training.balance != "weights":
+        return np.ones_like(counts, np.float32)
+    return (len(y) / (counts.shape[-1] * np.maximum(counts, 1))).astype(np.float32)
+
+
+def weighted_loss(task: Task, weights: NDArray[np.float32]) -> Callable:
+    """Cross-entropy of logits with a weight for each class; see ``class_weights``."""
+
+    def multiclass(y, logits):
+        y = tf.cast(tf.reshape(y, [-1]), tf.int32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        return tf.reduce_mean(losses * tf.gather(weights, y))
+
+    def sigmoids(y, logits):
+        y = tf.reshape(tf.cast(y, tf.float32), tf.shape(logits))
+        weight = weights[..., 1] * y + weights[..., 0] * (1 - y)
+        return tf.reduce_mean(weight * tf.nn.sigmoid_cross_entropy_with_logits(y, logits))
+
+    return multiclass if task == "multiclass" else sigmoids
+
+
+def _compile(model: keras.Model, loss: Callable, schedule: Schedule, steps: int) -> None:
+    # Pretrained statistics stay: a few hundred steps on one kind of image only spoil them.
+    if schedule.head_epochs:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    warmup = max(1, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=schedule.learning_rate, warmup_steps=warmup
+    )
+    # XLA would compile every convolution for one core.
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4), loss, jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _train_head(
+    prepared: Prepared,
+    model: keras.Model,
+    schedule: Schedule,
+    loss: Callable,
+    folder: Path,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    """Fit the logits on the features of the unchanged images; the network before them is kept."""
+    started = time.perf_counter()
+    rows = prepared.splits.train
+    extractor = backbones.feature_extractor(model)
+    path = folder / "features.npy"
+    shape = (len(rows), extractor.output_shape[-1])
+    try:
+        features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        at = 0
+        for batch in predict(extractor, prepared.cached.pixels, rows, progress, "features"):
+            features[at : at + len(batch)] = batch
+            at += len(batch)
+        head = keras.Sequential([keras.Input(shape[1:]), model.get_layer("logits")])
+        head.compile(keras.optimizers.Adam(HEAD_RATE), loss, jit_compile=False)
+        history = []
+        for epoch in range(schedule.head_epochs):
+            order = _generator(prepared, epoch, "head").permutation(len(rows))
+            batches = np.array_split(order, max(1, len(order) // prepared.recipe.training.batch))
+            losses = [
+                float(head.train_on_batch(features[each], prepared.y[rows[each]]))
+                for each in batches
+            ]
+            history.append({"stage": "head", "epoch": epoch, "loss": float(np.mean(losses))})
+    except OSError as error:
+        raise WriteError(f"{path} was not written: {error.strerror}.") from error
+    finally:
+        path.unlink(missing_ok=True)
+    history[-1]["val_auc"] = validation_auc(prepared, model, progress)
+    history[-1]["seconds"] = round(time.perf_counter() - started, 1)
+    return history
+
+
+def _train_epoch(
+    prepared: Prepared, model: keras.Model, epoch: int, progress: Progress | None
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.seed_generator.state.assign([prepared.recipe.training.seed, epoch + 1])
+    steps = len(_batch_starts(prepared))
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: (
+            progress(f"epoch {epoch + 1}", step + 1, steps) if progress else None
+        )
+    )
+    done = model.fit(batches(prepared, epoch), shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
+    return {
+        "stage": "fine-tune" if schedule_of(prepared.recipe).head_epochs else "train",
+        "epoch": epoch,
+        "loss": float(done.history["loss"][0]),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
+    """One epoch of the training split: (uint8 (n, H, W, C), labels), augmented, in its own order.
+
+    Read from the pixel cache on disk, so that memory does not grow with the number of images.
+    """
+    training = prepared.recipe.training
+    order = _order(prepared, epoch)
+    drawn = draw(len(prepared.y), seed=training.seed, epoch=epoch)
+    shape = prepared.preprocessing.shape
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(
+            [
+                augment(prepared.cached.pixels[row], drawn[row], training.augmentation)
+                for row in rows
+            ]
+        )
+
+    def load(rows, y):
+        pixels = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, (None, *shape)), y
+
+    dataset = tf.data.Dataset.from_tensor_slices((order, prepared.y[order]))
+    dataset = dataset.batch(training.batch).map(load, num_parallel_calls=2, deterministic=True)
+    return dataset.prefetch(2)
+
+
+def _order(prepared: Prepared, epoch: int) -> NDArray[np.int64]:
+    """Rows of the training split for one epoch: shuffled, or drawn so that classes are even."""
+    rows = prepared.splits.train.astype(np.int64)
+    generator = _generator(prepared, epoch, "order")
+    if prepared.recipe.training.balance != "sampling" or prepared.dataset.task == "multilabel":
+        return generator.permutation(rows)
+    y = prepared.y[rows]
+    share = 1 / np.bincount(y)[y]
+    return generator.choice(rows, size=len(rows), p=share / share.sum())
+
+
+def _batch_starts(prepared: Prepared) -> range:
+    return range(0, len(prepared.splits.train), prepared.recipe.training.batch)
+
+
+def _generator(prepared: Prepared, epoch: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([prepared.recipe.training.seed, epoch, *purpose.encode()])
+
+
+def _keep_best(state: checkpoint.State, model: keras.Model, val_auc: float) -> None:
+    if val_auc > state.best_auc:
+        state.best_auc, state.best_epoch, state.best = val_auc, state.epoch, model.get_weights()

@@ -1,0 +1,152 @@
+"""A path, bytes or an array -> Image; a folder -> the images in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from math import isfinite
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge.dicom import is_dicom, read_dicom
+from medimg_edge.errors import InputMissing, NoImages, TooLarge, Unsupported
+from medimg_edge.image import Image, Range
+from medimg_edge.limits import MAX_BYTES, check_pixels
+from medimg_edge.raster import read_raster
+
+Source = str | PathLike[str] | bytes | NDArray
+Photometric = Literal["MONOCHROME2", "MONOCHROME1", "RGB"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+_FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
+_DTYPES = ("uint8", "uint16", "int16", "float32")
+_DICOM_HEAD = 132
+
+
+def read_image(
+    source: Source,
+    *,
+    photometric: Photometric | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Image:
+    """Read one image; what it is, its bytes say, never its name.
+
+    source: a path, the bytes of a file, or an array, uint8, uint16, int16 or float32, shape
+        (H, W), (H, W, 1) or (H, W, 3) in RGB order. int16 becomes float32.
+    photometric: of an array: MONOCHROME2 (the default for one channel), MONOCHROME1 (the smallest
+        value is white) or RGB (the default for three).
+    value_range: of an array: the values shown black and white. By default the whole range of
+        uint8 and uint16; int16 and float32 must say it.
+
+    Raises the subclasses of InputError, and nothing else.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, photometric, value_range)
+    if photometric is not None or value_range is not None:
+        raise Unsupported(
+            "photometric and value_range describe an array; a file says both itself. Leave them "
+            "out, or decode the file and give the array."
+        )
+    data = bytes(source) if isinstance(source, bytes | bytearray) else _read_file(source)
+    return read_dicom(data) if is_dicom(data) else read_raster(data)
+
+
+def find_images(folder: str | PathLike[str]) -> list[Path]:
+    """The images below a folder, sorted by path; hidden files and folders are passed over.
+
+    Found by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom), and files without a suffix by the
+    DICOM prefix in their content. Links to folders are not followed. Raises InputMissing, NoImages.
+    """
+    root = Path(folder)
+    found = []
+    for parent, folders, names in os.walk(root, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    images = sorted(path for path in found if _is_image(path))
+    if not images:
+        raise NoImages(
+            f"{root} holds no images. Searched for {', '.join(sorted(SUFFIXES))}, and DICOM files "
+            "without a suffix."
+        )
+    return images
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputMissing(
+        f"{error.filename} cannot be searched: {error.strerror}. Check the path and its rights."
+    )
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix:
+        return path.suffix.lower() in SUFFIXES
+    if path.name == "DICOMDIR":  # an index of the others
+        return False
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return is_dicom(file.read(_DICOM_HEAD))
+    except OSError:  # not known to be an image, so not known to be missing
+        return False
+
+
+def _read_file(path: str | PathLike[str]) -> bytes:
+    try:
+        information = os.stat(path)
+        if not stat.S_ISREG(information.st_mode):
+            raise InputMissing(f"{os.fspath(path)} is a folder or a device, not a file.")
+        if information.st_size > MAX_BYTES:
+            raise TooLarge(
+                f"{os.fspath(path)} has {information.st_size:,} bytes; files of at most "
+                f"{MAX_BYTES:,} are read."
+            )
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise InputMissing(
+            f"{os.fspath(path)} cannot be read: {error.strerror}. Check the path and its rights."
+        ) from error
+    except ValueError as error:  # a NUL in the path
+        raise InputMissing(f"{os.fspath(path)!r} is not a path: {error}.") from error
+
+
+def _from_array(
+    array: NDArray, photometric: Photometric | None, value_range: tuple[float, float] | None
+) -> Image:
+    values = _one_frame(array)
+    expected = ("RGB",) if values.shape[2] == 3 else ("MONOCHROME2", "MONOCHROME1")
+    if photometric is not None and photometric not in expected:
+        raise Unsupported(
+            f"An array of shape {array.shape} cannot be {photometric}; accepted: "
+            f"{' or '.join(expected)}."
+        )
+    low, high = value_range or _FULL_RANGE.get(values.dtype.name, (0.0, 0.0))
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise Unsupported(
+            f"An array of {values.dtype.name} with value_range {value_range}; two finite numbers, "
+            "the values shown black and white, are needed: value_range=(low, high), low < high."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise Unsupported("The array holds NaN or infinite values. Replace them first.")
+    if values.dtype == np.int16:
+        values = values.astype(np.float32)
+    frames = np.ascontiguousarray(values)[np.newaxis]
+    return Image(frames, Range(low, high), "array", inverted=photometric == "MONOCHROME1")
+
+
+def _one_frame(array: NDArray) -> NDArray:
+    """Shape (H, W, C), the dtype's byte order that of this machine."""
+    if array.dtype.name not in _DTYPES:
+        raise Unsupported(f"The array is of {array.dtype}; accepted: {', '.join(_DTYPES)}.")
+    values = array[..., np.newaxis] if array.ndim == 2 else array
+    if values.ndim != 3 or values.shape[2] not in (1, 3) or values.size == 0:
+        raise Unsupported(
+            f"The array has the shape {array.shape}; accepted: (H, W), (H, W, 1) or (H, W, 3)."
+        )
+    check_pixels(*values.shape[:2])
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,208 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medimg_edge.errors import NotFinite, RecipeError, TooFewImages
+from medimg_export.calibration import (
+    ece,
+    fit_temperature,
+    matching_threshold,
+    operating_point,
+    reliability,
+)
+
+# Scores as networks give them: single precision, many ties, both ends included.
+score = st.sampled_from([0.0, 1e-6, 0.1, 0.1001, 0.25, 0.5, 0.75, 0.999999, 1.0]).map(
+    lambda value: float(np.float32(value))
+)
+scores = st.lists(score, min_size=1, max_size=30).map(np.array)
+tables = (
+    st.lists(st.tuples(st.booleans(), score), min_size=2, max_size=30)
+    .map(lambda rows: tuple(np.array(part) for part in zip(*rows, strict=True)))
+    .filter(lambda table: 0 < table[0].sum() < len(table[0]))
+)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_a_known_temperature_is_found(task, temperature):
+    rng = np.random.default_rng(0)
+    C = {"binary": 1, "multiclass": 4, "multilabel": 3}[task]
+    z = rng.normal(size=(6000, C)) * 2
+    if task == "multiclass":
+        y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)  # softmax, by the Gumbel trick
+    else:
+        y = (rng.random(z.shape) < _sigmoid(z)).astype(int)
+    y = y.ravel() if task == "binary" else y
+    logits = (z * temperature).astype(np.float32)
+    assert fit_temperature(task, logits, y) == pytest.approx(temperature, rel=0.06)
+
+
+def test_scaling_by_the_temperature_lowers_the_calibration_error():
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=4000) * 2
+    y = rng.random(4000) < _sigmoid(z)
+    logits = z[:, None] * 4
+    T = fit_temperature("binary", logits, y)
+    assert ece(_sigmoid(logits[:, 0] / T), y) < 0.03 < 0.1 < ece(_sigmoid(logits[:, 0]), y)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_separable_logits_do_not_run_away(task):
+    y = np.repeat([0, 1], 100)
+    sign = np.where(y == 1, 1.0, -1.0)[:, None]
+    logits = {"binary": sign, "multiclass": np.hstack([-sign, sign]) / 2}[task]
+    sure = fit_temperature(task, 8 * logits, y)
+    assert 0.8 < sure <= 1.0  # nothing to gain, so T stays
+    unsure = fit_temperature(task, logits, y)
+    assert 0.1 < unsure < 0.4
+    assert _sigmoid(np.array(1 / unsure)) < 0.9999  # 200 right of 200, and not certain
+
+
+def test_always_wrong_logits_stop_at_the_bound():
+    y = np.repeat([0, 1], 100)
+    assert fit_temperature("binary", np.where(y, -50.0, 50.0)[:, None], y) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("y", [np.zeros(50, int), np.ones(50, int)])
+def test_one_class_leaves_the_temperature_alone(y):
+    z = np.random.default_rng(0).normal(size=(50, 1)) * 9
+    assert fit_temperature("binary", z, y) == 1.0
+    assert fit_temperature("multiclass", np.hstack([z, -z]), y) == 1.0
+
+
+def test_a_label_with_one_class_has_no_say():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(500, 2)) * 3
+    y = np.stack([rng.random(500) < _sigmoid(z[:, 0] / 2), np.zeros(500)], axis=1)
+    assert fit_temperature("multilabel", z, y) == fit_temperature("binary", z[:, :1], y[:, 0])
+
+
+def test_diverged_logits_are_refused():
+    with pytest.raises(NotFinite):
+        fit_temperature("binary", [[0.0], [math.inf]], [0, 1])
+
+
+def test_ece_by_hand():
+    # Two bins: [0, .5] holds .2, .5 with rate 1/2, (.5, 1] holds .6, .9, .9 with rate 1.
+    p, y = [0.2, 0.5, 0.6, 0.9, 0.9], [0, 1, 1, 1, 1]
+    assert ece(p, y, bins=2) == pytest.approx(2 / 5 * 0.15 + 3 / 5 * 0.2)
+    assert ece([0.0, 1.0], [0, 1]) == 0.0
+    assert ece([0.0, 1.0], [1, 0]) == 1.0
+
+
+def test_every_probability_is_in_one_bin():
+    found = reliability([0.0, 0.05, 0.1, 0.95, 1.0], [0, 0, 1, 1, 1], bins=10)
+    assert found.count.tolist() == [3, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert found.rate[0] == pytest.approx(1 / 3)
+    assert np.isnan(found.mean[1])
+
+
+def _rates(y: np.ndarray, p: np.ndarray, threshold: float) -> tuple[float, float]:
+    return float((p[y] >= threshold).mean()), float((p[~y] < threshold).mean())
+
+
+@settings(deadline=None)
+@given(tables)
+def test_youden_is_not_beaten_by_any_threshold(table):
+    y, p = table
+    found = operating_point(y, p)
+    assert (found.sensitivity, found.specificity) == _rates(y, p, found.threshold)
+    best = max(sum(_rates(y, p, t)) for t in np.linspace(0, 1, 301).tolist() + p.tolist())
+    assert sum(_rates(y, p, found.threshold)) >= best - 1e-12
+
+
+@settings(deadline=None)
+@given(tables, st.sampled_from([0.05, 0.5, 0.8, 0.95, 1.0]))
+def test_the_target_is_reached_as_specifically_as_possible(table, target):
+    y, p = table
+    found = operating_point(y, p, sensitivity=target)
+    sensitivity, specificity = _rates(y, p, found.threshold)
+    assert (found.sensitivity, found.specificity) == (sensitivity, specificity)
+    assert sensitivity >= target
+    for t in p:
+        other = _rates(y, p, t)
+        assert other[0] < target or (specificity, sensitivity) >= other[::-1]
+
+
+@settings(deadline=None)
+@given(tables)
+def test_a_threshold_has_room_on_both_sides_and_is_single_precision(table):
+    y, p = table
+    threshold = operating_point(y, p).threshold
+    assert 0 <= threshold <= 1
+    assert threshold == np.float32(threshold)
+    below, above = p[p < threshold], p[p >= threshold]
+    lower = below.max() if len(below) else 0.0
+    middle = (lower + above.min()) / 2
+    assert threshold == pytest.approx(middle, rel=1e-6, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(tables)
+def test_both_precisions_decide_alike(table):
+    y, p = table
+    threshold = operating_point(y, p).threshold
+    single = p.astype(np.float32) >= np.float32(threshold)
+    assert np.array_equal(single, p >= threshold)
+
+
+def test_neighbours_in_single_precision_are_still_told_apart():
+    low = np.float32(0.5)
+    high = np.nextafter(low, np.float32(1))
+    found = operating_point([0, 1], [low, high])
+    assert (found.threshold, found.sensitivity, found.specificity) == (float(high), 1, 1)
+
+
+def test_rounding_noise_flips_nothing():
+    rng = np.random.default_rng(3)
+    p = rng.permutation(np.arange(1, 400)) / 400
+    y = rng.random(len(p)) < p
+    threshold = operating_point(y, p).threshold
+    noise = rng.uniform(-1e-4, 1e-4, len(p))
+    assert np.array_equal(p >= threshold, p + noise >= threshold)
+
+
+def test_of_equal_youden_points_the_roomiest_is_taken():
+    # Both cuts miss one image; the gap from .4 to .8 is wider than the one from .1 to .2.
+    found = operating_point([0, 1, 0, 1], [0.1, 0.2, 0.4, 0.8])
+    assert found.threshold == pytest.approx(0.6)
+    assert found.rule == "youden"
+
+
+@pytest.mark.parametrize("y", [[0, 0], [1, 1]])
+def test_one_class_has_no_operating_point(y):
+    with pytest.raises(TooFewImages):
+        operating_point(y, [0.1, 0.9])
+
+
+@pytest.mark.parametrize("target", [0.0, 1.5, -1.0, math.nan])
+def test_an_impossible_target_is_refused(target):
+    with pytest.raises(RecipeError):
+        operating_point([0, 1], [0.1, 0.9], sensitivity=target)
+
+
+@settings(deadline=None)
+@given(scores, st.floats(0, 1), st.randoms(use_true_random=False))
+def test_matching_threshold_makes_the_nearest_number_of_calls(p_ref, threshold, random):
+    p_new = np.array([random.choice([0.0, 0.3, 0.31, 0.9, 1.0]) for _ in p_ref])
+    wanted = int((p_ref >= threshold).sum())
+    found = matching_threshold(p_ref, threshold, p_new)
+    assert 0 <= found <= 1
+    calls = int((p_new >= found).sum())
+    possible = {int((p_new >= t).sum()) for t in np.linspace(0, 1, 1001)}
+    nearest = min(abs(wanted - other) for other in possible)
+    assert calls == max(other for other in possible if abs(wanted - other) == nearest)
+
+
+def test_matching_threshold_is_midway():
+    found = matching_threshold([0.1, 0.6, 0.7], 0.5, [0.2, 0.4, 0.8])
+    assert found == pytest.approx(0.3)
+    assert matching_threshold([0.1, 0.2], 0.5, [0.2, 0.4]) == pytest.approx(0.7)
