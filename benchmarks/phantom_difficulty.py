@@ -58,7 +58,7 @@ def shares(first: int, count: int, size: int) -> NDArray[np.float64]:
 
 def main() -> None:
     """Print one line per seed and train size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How hard the phantoms are.")
     parser.add_argument("--train", type=int, nargs="+", default=[200, 800])
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)

@@ -6,6 +6,7 @@
 Everything is imported when it is first used, so that ``medimg-edge --help`` stays quick.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from medimg_edge.reader import read_image
 
 __version__ = "0.1.0"
+
+# OpenCV reads this when it is imported: a second line of defence behind limits.MAX_PIXELS.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 
 _HOMES = {
     "Bundle": "bundle",

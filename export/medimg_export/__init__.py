@@ -1,1 +1,1 @@
-"""The workstation: data, training, evaluation, export. Needs `pip install 'medimg-edge[export]'`."""
+"""The workstation: data, training, evaluation, export; `pip install 'medimg-edge[export]'`."""

@@ -37,4 +37,5 @@ def augment(
     gain = 1 + contrast * spec.contrast
     mean = float(moved.mean())
     levels = (np.arange(256) - mean) * gain + mean + brightness * spec.brightness * 255
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)[moved]
+    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return table[moved.astype(np.uint8, copy=False)]

@@ -66,7 +66,8 @@ def _captured(log: BinaryIO) -> Iterator[None]:
     file = io.FileIO(os.dup(log.fileno()), "w")
     text = io.TextIOWrapper(file, errors="replace", write_through=True)
     root = logging.getLogger()
-    handlers, root.handlers = root.handlers, [logging.StreamHandler(text)]
+    captured: list[logging.Handler] = [logging.StreamHandler(text)]
+    handlers, root.handlers = root.handlers, captured
     try:
         for descriptor in saved:
             os.dup2(log.fileno(), descriptor)

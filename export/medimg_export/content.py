@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 SETTLED_NS = 2_000_000_000
 """A file changed this recently could change again without its time changing: not remembered."""
 
-BATCH = 256
+BATCH = 64
 """Samples in flight: enough to keep every core busy, little enough to hold in memory."""
 
 
@@ -83,7 +83,7 @@ def contents(
 
 def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """``map`` on all cores. Decoding, resizing and hashing release Python's lock."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(items), BATCH):
             yield from pool.map(work, items[start : start + BATCH])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,8 +29,13 @@ from medimg_export.trained_model import TrainedModel
 Format = Literal["onnx", "tflite"]
 Points = dict[str, OperatingPoint]
 
-FLOAT32 = {"onnx": "model.onnx", "tflite": "model.tflite"}
-INT8 = {"onnx": "model.int8.onnx", "tflite": "model.int8.tflite"}
+FLOAT32: dict[Format, str] = {"onnx": "model.onnx", "tflite": "model.tflite"}
+INT8: dict[Format, str] = {"onnx": "model.int8.onnx", "tflite": "model.int8.tflite"}
+UNITS: dict[str, Literal["probability", "logit", "feature"]] = {
+    "probability": "probability",
+    "heatmap": "logit",
+    "embedding": "feature",
+}
 CALIBRATION_IMAGES = 200
 """Training images whose activations give the int8 ranges, as many of each class as there are."""
 
@@ -77,15 +81,19 @@ def export(
     model: TrainedModel,
     out: Path,
     *,
+    name: str | None = None,
     limits: gates.Limits | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Convert, check, write; or refuse and leave ``out`` as it was.
 
+    ``name`` is the bundle's; else the recipe's, else that of the folder.
+
     Raises GateError (which gate, and by how much), ConversionError, WriteError, GoldenMismatch.
     """
     with staged(out) as folder:
-        work = _Export(model, folder, limits or gates.Limits(), progress)
+        called = name or model.recipe.card.name or out.resolve().name
+        work = _Export(model, called, folder, limits or gates.Limits(), progress)
         for kind in ("onnx", "tflite"):
             work.float32(kind)
         for kind in ("onnx", "tflite"):
@@ -105,6 +113,7 @@ class _Export:
     """One export under way: artifacts enter it one by one, each by its gates."""
 
     model: TrainedModel
+    name: str
     folder: Path
     limits: gates.Limits
     progress: Progress | None
@@ -124,7 +133,7 @@ class _Export:
         }
 
     def float32(self, kind: Format) -> None:
-        """Convert; the device must give Keras' pixels and probabilities, with and without labels."""
+        """Convert; the device must give Keras' pixels and probabilities."""
         name = FLOAT32[kind]
         self._say(f"converting {name}")
         if kind == "onnx":
@@ -317,9 +326,8 @@ class _Export:
         self, artifacts: dict[str, Artifact], default: str, decision: dict[str, Points]
     ) -> Manifest:
         card, spec = self.model.recipe.card, self.model.prepared.preprocessing
-        units = {"probability": "probability", "heatmap": "logit", "embedding": "feature"}
         return Manifest(
-            name=card.name,
+            name=self.name,
             version=card.version,
             task=self.model.task,
             labels=self.model.labels,
@@ -327,7 +335,7 @@ class _Export:
             input=Input(spec.shape),
             preprocessing=spec,
             outputs={
-                name: Output(tuple(tensor.shape), units[name])
+                name: Output(tuple(tensor.shape), UNITS[name])
                 for name, tensor in self.model.deployable.model.output.items()
             },
             decision=decision,
@@ -345,7 +353,7 @@ class _Export:
         spec = msgspec.json.encode(self.model.prepared.preprocessing).decode()
         points = {label: point.threshold for label, point in self.model.decision.items()}
         return {
-            "name": recipe.card.name,
+            "name": self.name,
             "version": recipe.card.version,
             "task": self.model.task,
             "labels": msgspec.json.encode(self.model.labels).decode(),

@@ -23,7 +23,7 @@ from medimg_edge.reader import read_image
 from medimg_export import phantom_dicom
 from medimg_export.phantom_chest import chest
 
-Scene = NDArray[np.float32]
+Scene = NDArray[np.floating]
 """A square picture, shape (S, S), 0 (black) to 1."""
 Pixels = NDArray[np.uint8]
 Answer = Callable[[Pixels], NDArray[np.float32]]
@@ -102,9 +102,9 @@ def golden_set(spec: Preprocessing, answer: Answer) -> list[Golden]:
     unsure = int(((found >= UNSURE[0]) & (found <= UNSURE[1])).any(axis=1).sum())
     if unsure < MIN_UNSURE:
         raise GateError(
-            f"The model is sure of almost every synthetic picture: {unsure} of {CASES} golden cases "
-            f"have a probability in {list(UNSURE)}, and {MIN_UNSURE} are needed to notice a changed "
-            "graph. Calibrate the model (a higher temperature), or train it with more variety."
+            f"The model is sure of almost every synthetic picture: {unsure} of {CASES} golden "
+            f"cases have a probability in {list(UNSURE)}, and {MIN_UNSURE} are needed to notice a "
+            "changed graph. Give it a higher temperature, or train it with more variety."
         )
     return cases
 
@@ -117,7 +117,7 @@ def _forms(spec: Preprocessing) -> list[Form]:
 
 
 def _scenes(size: int) -> Iterator[Scene]:
-    """Chests with and without opacities, and what no chest looks like, for models of other things."""
+    """Chests with and without opacities, and other pictures for models of other things."""
     for seed in range(24):
         phantom = chest(seed, positive=seed % 2 == 1, size=size, severity=1.0 + 0.5 * (seed % 3))
         scene = phantom.pixels.astype(np.float32) / 65535
@@ -128,7 +128,8 @@ def _scenes(size: int) -> Iterator[Scene]:
     generator = np.random.default_rng(0)
     for cells in (2, 3, 5, 9, 17, 33):
         field = generator.random((cells, cells)).astype(np.float32)
-        yield np.clip(cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), 0, 1)
+        smooth = cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
+        yield np.clip(smooth, 0, 1).astype(np.float32)
 
 
 def _unsure(

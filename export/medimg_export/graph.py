@@ -110,7 +110,7 @@ def _require_image_classifier(model: keras.Model) -> None:
         raise ModelUnsupported(
             f"The model is a {type(model).__name__} whose graph cannot be read. Functional and "
             "Sequential models with a stated input shape can be exported: start it with "
-            "keras.Input, or wrap it: keras.Model(x, model(x))."
+            "keras.Input and build it as keras.Model(inputs, outputs)."
         )
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelUnsupported(

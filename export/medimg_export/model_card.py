@@ -30,7 +30,6 @@ def model_card(
         for artifact, labels in manifest.decision.items()
         for label, point in labels.items()
     ]
-    counts = dataset.get("counts", {})
     return "\n".join(
         [
             f"# {manifest.name} {manifest.version}",
@@ -50,7 +49,7 @@ def model_card(
             "",
             f"- Source: {card.data_source or 'not stated'}",
             f"- License of the data: {card.license or 'not stated'}",
-            *(f"- {name}: {count}" for name, count in counts.items()),
+            *(_split(name, of) for name, of in dataset["splits"].items()),
             f"- Patients kept on one side of the split: {_grouped(recipe, dataset)}",
             "",
             f"## How good it is ({split}, {manifest.default_artifact})",
@@ -79,4 +78,11 @@ def model_card(
 def _grouped(recipe: Recipe, dataset: dict[str, Any]) -> str:
     if recipe.data.group_pattern:
         return f"yes, by `{recipe.data.group_pattern}`"
-    return "yes" if dataset.get("groups") else "unknown: the data set names no patients"
+    named = any(split["groups"] for split in dataset["splits"].values())
+    return "yes" if named else "unknown: the data set names no patients"
+
+
+def _split(name: str, found: dict[str, Any]) -> str:
+    classes = ", ".join(f"{label} {count}" for label, count in found["classes"].items())
+    patients = f"; {found['groups']} patients" if found["groups"] else ""
+    return f"- {name}: {found['images']} images ({classes}{patients})"

@@ -83,7 +83,7 @@ class Stage:
         """(size, size) in [0, 1]: the layer behind a Gaussian of deviation ``blur`` x size."""
         sigma = blur * self.size
         if sigma > 0.3:
-            layer = cv2.GaussianBlur(layer, (0, 0), sigma)
+            layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), sigma), np.uint8)
         return layer.astype(np.float32) * np.float32(1 / 255)
 
     def filled(self, outlines: Points, blur: float) -> Layer:

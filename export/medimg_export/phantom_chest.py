@@ -90,22 +90,22 @@ def _aerated(stage: Stage, anatomy: Anatomy) -> Layer:
 
 def _noise(rng: np.random.Generator, octaves: int, persistence: float) -> Layer:
     """(_GRID, _GRID), mean 0, deviation 1; each octave ``persistence`` times the one before."""
-    field = rng.standard_normal((4, 4), dtype=np.float32)
-    for octave in range(1, octaves):
+    field = np.zeros((1, 1), np.float32)
+    for octave in range(octaves):
         side = 4 << octave
-        finer = rng.standard_normal((side, side), dtype=np.float32)
-        field = _enlarged(field, side) + np.float32(persistence**octave) * finer
+        field = _enlarged(field, side)
+        field += persistence**octave * rng.standard_normal((side, side), dtype=np.float32)
     field = _enlarged(field, _GRID)
     return (field - field.mean()) / field.std()
 
 
 def _enlarged(field: Layer, size: int) -> Layer:
-    return cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _resized(field: Layer, size: int) -> Layer:
     way = cv2.INTER_CUBIC if size > field.shape[0] else cv2.INTER_AREA
-    return cv2.resize(field, (size, size), interpolation=way)
+    return np.asarray(cv2.resize(field, (size, size), interpolation=way), np.float32)
 
 
 def _opacities(rng: np.random.Generator, visible: Layer, lungs: Layer) -> tuple[Layer, Layer]:
@@ -163,7 +163,7 @@ def _soft_tissue(rng: np.random.Generator, low: Stage, anatomy: Anatomy) -> Laye
     flesh += rng.uniform(0.03, 0.08) * low.filled(anatomy.hila, 0.03)
     flesh -= rng.uniform(0.07, 0.13) * low.filled(anatomy.trachea, 0.006)
     flesh *= rng.uniform(0.7, 0.86) * low.filled(anatomy.body, 0.004)
-    return flesh + 0.025 * _noise(rng, 6, 0.95)
+    return np.asarray(flesh + 0.025 * _noise(rng, 6, 0.95), np.float32)
 
 
 def _sometimes(rng: np.random.Generator, low: float, high: float) -> float:
@@ -179,7 +179,7 @@ def _bones(rng: np.random.Generator, stage: Stage, anatomy: Anatomy) -> Layer:
     stage.fill(front, anatomy.front_ribs, 0.35)
     stage.fill(front, anatomy.clavicles, 0.6)
     stage.line(front, anatomy.clavicles, 0.003, 0.95, closed=True)
-    both = cv2.addWeighted(back, 0.5, front, 0.5, 0)
+    both = back // 2 + front // 2
     return stage.soft(both, 0.0025) * np.float32(rng.uniform(0.16, 0.32))
 
 

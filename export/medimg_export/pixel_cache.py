@@ -4,12 +4,13 @@
     ROOT/pixels/<key>/pixels.raw   uint8, N x H x W x C, row by row
     ROOT/pixels/<key>/entry.json   an Entry; a folder with one is whole
 
-The key is a hash of the preprocessing and of every content in order, so a changed file or
+The key is a hash of the release, the preprocessing and every content in order, so a changed file or
 preprocessing never meets old pixels. Folders appear by one rename and are never changed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from medimg_edge import __version__
 from medimg_edge.errors import (
     DataInvalid,
     InputError,
@@ -153,9 +155,8 @@ class PixelCache:
 
 
 def _missing(sample: Sample) -> Problem:
-    return Problem(
-        sample.name, InputMissing.code, f"{sample.source} is missing or may not be read."
-    )
+    message = f"{sample.name} is missing or may not be read. Check the file and its rights."
+    return Problem(sample.name, InputMissing.code, message)
 
 
 def _contradictory(candidates: Sequence[Candidate]) -> list[Problem]:
@@ -179,7 +180,8 @@ def _nothing_usable(dataset: Dataset, problems: Sequence[Problem]) -> str:
 
 
 def _key(preprocessing: Preprocessing, candidates: Sequence[Candidate]) -> str:
-    sha = hashlib.sha256(msgspec.json.encode(preprocessing))
+    sha = hashlib.sha256(__version__.encode())  # another release may read what this one refuses
+    sha.update(msgspec.json.encode(preprocessing))
     for each in candidates:
         sha.update(bytes.fromhex(each.content.digest))
     return sha.hexdigest()
@@ -204,13 +206,12 @@ def _write(
     """Fill a folder beside ``folder``, then rename it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
+    shutil.rmtree(folder, ignore_errors=True)  # not whole: damaged by hand or by the disk
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
     try:
         entry = _decode(partial / PIXELS, candidates, preprocessing, progress)
         (partial / ENTRY).write_bytes(msgspec.json.encode(entry))
-        if _whole(folder, preprocessing) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+        partial.rename(folder)
         return entry
     except OSError:
         first = _whole(folder, preprocessing)  # another process was faster: its bytes are the same
@@ -223,8 +224,9 @@ def _write(
 
 def _remove_abandoned(parent: Path) -> None:
     for partial in parent.glob(f"{PARTIAL}*"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process removed it, or finished
+            if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _decode(

@@ -90,7 +90,8 @@ class Decision(Struct, frozen=True):
 class Card(Struct, frozen=True):
     """What the bundle says to people."""
 
-    name: str = "model"
+    name: str | None = None
+    """Where left out: the name of the bundle's folder."""
     version: str = "0.1.0"
     intended_use: str = (
         "Decision support for trained staff; not a diagnosis. Not validated for clinical use."
@@ -149,10 +150,17 @@ def override(recipe: Recipe, **options: dict[str, Any]) -> Recipe:
 
     Values that are None are left as the recipe has them. Raises RecipeError.
     """
-    values = msgspec.to_builtins(recipe)
-    for section, changes in options.items():
-        values[section] |= {key: value for key, value in changes.items() if value is not None}
-    return convert(values)
+    return convert(_merged(msgspec.to_builtins(recipe), options))
+
+
+def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merged[key] = _merged(values[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def _find(name: str | os.PathLike[str]) -> Path:

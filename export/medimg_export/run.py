@@ -131,7 +131,7 @@ def make_run(
     _write(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
     write_report(
         folder / "report.html",
-        title=f"{prepared.recipe.card.name}: validation",
+        title=f"{prepared.recipe.card.name or folder.resolve().name}: validation",
         subtitle_facts=_facts(record),
         metrics=found,
         task=task,
@@ -194,11 +194,15 @@ def versions() -> dict[str, str]:
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
-    counts = record.dataset.get("counts", {})
+    splits = record.dataset["splits"]
+    images = ", ".join(f"{name} {found['images']}" for name, found in splits.items())
     return [
         ("Backbone", record.recipe.training.backbone),
         ("Input", f"{record.recipe.pixels.size} pixels, {record.recipe.pixels.geometry}"),
-        ("Images", ", ".join(f"{name} {count}" for name, count in counts.items())),
+        (
+            "Images",
+            ", ".join(f"{name} {of['images']}" for name, of in record.dataset["splits"].items()),
+        ),
         ("Seed", str(record.recipe.training.seed)),
         ("Temperature", f"{record.temperature:.3f}"),
         ("Training", f"{record.seconds / 60:.1f} minutes, best epoch {record.best_epoch}"),

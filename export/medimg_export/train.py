@@ -116,7 +116,8 @@ def train(
         if schedule.head_epochs:
             state.history += _train_head(prepared, model, schedule, loss, folder, progress)
         _keep_best(state, model, validation_auc(prepared, model, progress))
-    for row in state.history if report else ():
+    report = report or (lambda row: None)
+    for row in state.history:
         report(row)
 
     while state.epoch < schedule.epochs and state.epoch - state.best_epoch < schedule.patience:
@@ -126,8 +127,7 @@ def train(
         state.history.append(row)
         _keep_best(state, model, row["val_auc"])
         checkpoint.save(path, model, state, identity)
-        if report:
-            report(row)
+        report(row)
     model.set_weights(state.best)
     return Trained(keras.Model(model.inputs, model.outputs), state.history, state.best_epoch)
 
@@ -217,7 +217,8 @@ def _compile(model: keras.Model, loss: Callable, schedule: Schedule, steps: int)
         0.0, max(1, steps - warmup), warmup_target=schedule.learning_rate, warmup_steps=warmup
     )
     # XLA would compile every convolution for one core.
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4), loss, jit_compile=False)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4)  # pyright: ignore[reportArgumentType]
+    model.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
     model.optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -242,7 +243,7 @@ def _train_head(
             features[at : at + len(batch)] = batch
             at += len(batch)
         head = keras.Sequential([keras.Input(shape[1:]), model.get_layer("logits")])
-        head.compile(keras.optimizers.Adam(HEAD_RATE), loss, jit_compile=False)
+        head.compile(keras.optimizers.Adam(HEAD_RATE), loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
         history = []
         for epoch in range(schedule.head_epochs):
             order = _generator(prepared, epoch, "head").permutation(len(rows))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medimg_edge.errors import DataInvalid, RecipeError, RunError
 from medimg_edge.manifest import OperatingPoint, Task
@@ -55,11 +52,6 @@ class TrainedModel:
         """The labels that have a probability."""
         return self.labels[1:] if self.task == "binary" else self.labels
 
-    @cached_property
-    def run_batch(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
-        """Keras' own answer to a batch of tensors."""
-        return self.deployable.model.predict_on_batch
-
     def answers(self, split: Literal["val", "test"], progress: Progress | None = None) -> Answers:
         """Keras' probabilities, float64 (N, findings), for the cached pixels of a split."""
         rows = self.prepared.rows(split)
@@ -68,7 +60,7 @@ class TrainedModel:
         found = predict(
             self.deployable.model, self.prepared.cached.pixels, rows, progress, f"Keras on {split}"
         )
-        return np.concatenate([batch["probability"] for batch in found]).astype(np.float64)
+        return np.concatenate([batch["probability"] for batch in found]).astype(np.float64)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def trained_model(
@@ -150,8 +142,8 @@ def _of_elsewhere(
     expected = tuple(graph.model.inputs[0].shape[1:])
     if expected != prepared.preprocessing.shape:
         raise RecipeError(
-            f"The model takes {expected}; the recipe's [pixels] make {prepared.preprocessing.shape}."
-            " Set size and color (or the windows) to fit."
+            f"The model takes {expected}; the recipe's [pixels] make "
+            f"{prepared.preprocessing.shape}. Set size and color (or the windows) to fit."
         )
     bare = TrainedModel(graph, prepared, {}, {})
     rows = prepared.splits.val

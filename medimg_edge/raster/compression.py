@@ -55,7 +55,7 @@ def packbits(data: bytes, expected: int) -> bytes:
 def lzw(data: bytes, expected: int) -> bytes:
     """Compression 5: section 13, most significant bit first."""
     block = bytearray()
-    padded = np.frombuffer(data + b"\0\0\0", np.uint8).astype(np.int64)
+    padded = np.frombuffer(data + b"\0\0\0", np.uint8)
     position = 0
     while len(block) < expected:
         codes = _lzw_codes(padded, position, 8 * len(data))
@@ -76,8 +76,8 @@ def _lzw_codes(padded: NDArray, position: int, bits: int) -> NDArray:
     starts = position + _STARTS
     starts = starts[starts + _WIDTHS <= bits]
     widths = _WIDTHS[: len(starts)]
-    byte = starts >> 3
-    window = padded[byte] << 16 | padded[byte + 1] << 8 | padded[byte + 2]
+    first, second, third = (padded[(starts >> 3) + i].astype(np.int64) for i in range(3))
+    window = first << 16 | second << 8 | third
     return window >> (24 - (starts & 7) - widths) & ((1 << widths) - 1)
 
 

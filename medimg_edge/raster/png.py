@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import Truncated, Unsupported
-from medimg_edge.limits import MAX_PIXELS, check_pixels
+from medimg_edge.limits import check_pixels
 from medimg_edge.raster.decoded import Decoded
 from medimg_edge.raster.orientation import exif_orientation
-
-# The second line of defence, behind check_pixels; OpenCV reads it while it is loaded.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-import cv2
 
 SIGNATURES = (b"\x89PNG\r\n\x1a\n",)
 _GREY_ALPHA = 4

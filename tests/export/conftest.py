@@ -39,7 +39,7 @@ def trained(blobs: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Deployable:
     model = _separable(outputs=1)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(5e-3), loss)
-    model.fit(*blobs, batch_size=20, epochs=10, verbose=0)
+    model.fit(*blobs, batch_size=20, epochs=10, verbose=0)  # pyright: ignore[reportArgumentType]
     return deployable(model, task="binary", temperature=1.7)
 
 

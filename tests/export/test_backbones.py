@@ -113,7 +113,7 @@ def test_a_shape_without_pixels_or_outputs_is_refused(shape, outputs):
 
 @pytest.mark.data
 @pytest.mark.skipif("MEDIMG_EDGE_DATA" not in os.environ, reason="MEDIMG_EDGE_DATA is unset")
-def test_tiny_learns_pneumonia_in_one_pass():
+def test_tiny_learns_in_64_steps_and_infers_as_it_trained():
     from sklearn.metrics import roc_auc_score
 
     path = Path(os.environ["MEDIMG_EDGE_DATA"], "pneumoniamnist-28", "pneumoniamnist.npz")
@@ -121,9 +121,9 @@ def test_tiny_learns_pneumonia_in_one_pass():
     model = build("tiny", (28, 28, 1), 1)
     keras.utils.set_random_seed(0)
     model.compile(keras.optimizers.Adam(2e-3), keras.losses.BinaryCrossentropy(from_logits=True))
-    labels = data["train_labels"].astype(np.float32)
-    model.fit(data["train_images"][..., None], labels, batch_size=64, verbose="0")
+    pixels, labels = data["train_images"][:2048, ..., None], data["train_labels"][:2048]
+    model.fit(pixels, labels.astype(np.float32), batch_size=32, verbose="0")
     answers = model.predict(data["val_images"][..., None], verbose="0")
-    # 12 passes reach .997; a random forest .95; a network whose inference differs from its
-    # training (batch statistics that have not settled) stays near .5 to .9.
-    assert roc_auc_score(data["val_labels"].ravel(), answers.ravel()) > 0.95
+    # Twelve passes over all of train reach .997. Keras' default momentum of batch normalization
+    # would leave statistics that have not settled, and an answer by chance.
+    assert roc_auc_score(data["val_labels"].ravel(), answers.ravel()) > 0.9

@@ -119,9 +119,12 @@ def test_the_same_model_gives_the_same_bytes(file: Path, trained: Deployable) ->
 
 
 def test_converting_is_silent(
-    trained: Deployable, blobs: Blobs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    deployables: dict[str, Deployable],
+    blobs: Blobs,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    to_onnx(trained.model, tmp_path / "model.onnx", {})
+    to_onnx(deployables["flatten"].model, tmp_path / "model.onnx", {})
     to_onnx_int8(
         tmp_path / "model.onnx", tmp_path / "int8.onnx", blobs[0][:4], PER_CHANNEL, METADATA
     )
@@ -245,6 +248,8 @@ def test_int8_that_cannot_be_made_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_a_write_error(trained: Deployable, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_a_write_error(
+    deployables: dict[str, Deployable], tmp_path: Path
+) -> None:
     with pytest.raises(WriteError, match="missing"):
-        to_onnx(trained.model, tmp_path / "missing" / "model.onnx", {})
+        to_onnx(deployables["flatten"].model, tmp_path / "missing" / "model.onnx", {})

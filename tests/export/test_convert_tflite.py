@@ -94,9 +94,12 @@ def test_float32_agrees_with_keras(
 
 
 def test_converting_is_silent(
-    trained: Deployable, blobs: Blobs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    deployables: dict[str, Deployable],
+    blobs: Blobs,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    to_tflite(trained.model, tmp_path / "model.tflite")
+    to_tflite(deployables["flatten"].model, tmp_path / "model.tflite")
     to_tflite_int8(tmp_path / "model.tflite", tmp_path / "int8.tflite", blobs[0][:4], PER_CHANNEL)
     assert capfd.readouterr() == ("", "")
 
@@ -230,6 +233,8 @@ def test_int8_that_cannot_be_made_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_a_write_error(trained: Deployable, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_a_write_error(
+    deployables: dict[str, Deployable], tmp_path: Path
+) -> None:
     with pytest.raises(WriteError, match="missing"):
-        to_tflite(trained.model, tmp_path / "missing" / "model.tflite")
+        to_tflite(deployables["flatten"].model, tmp_path / "missing" / "model.tflite")

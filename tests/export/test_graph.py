@@ -1,14 +1,17 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 from keras import layers
 
 from medimg_edge.errors import ModelUnsupported
 from medimg_edge.manifest import Task
 from medimg_export.backbones import build
+from medimg_export.convert_onnx import to_onnx
 from medimg_export.graph import Deployable, deployable, logits_model
 
 
@@ -149,6 +152,17 @@ def assert_heatmap_explains(
     assert found["heatmap"].shape[3:] == logits.shape[1:]
     reduced = getattr(found["heatmap"], deployed.reduction)(axis=(1, 2))
     np.testing.assert_allclose(reduced + deployed.bias, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["normalization", "augmentation, flatten"])
+def test_layers_that_hold_tensors_or_draw_numbers_convert(case, tmp_path: Path):
+    make, task, _ = FOREIGN[case]
+    model = deployable(make(), task=task).model
+    to_onnx(model, tmp_path / "model.onnx", {})
+    pixels = images((3, *model.inputs[0].shape[1:]))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    probability: Any = session.run(["probability"], {"pixels": pixels})[0]
+    np.testing.assert_allclose(probability, answers(model, pixels)["probability"], atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5, 0.4])

@@ -149,7 +149,7 @@ def test_without_strides_the_network_says_rugby_ball():
     assert np.asarray(model(photographs())).argmax(1).tolist() == [RUGBY_BALL, RUGBY_BALL]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 4])
 def test_equal_channels_give_what_the_gray_rgb_image_gives(channels):
     gray = photographs().mean(axis=-1, keepdims=True).astype(np.uint8)[:, :64, :64]
 

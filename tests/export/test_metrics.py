@@ -213,3 +213,14 @@ def test_paired_loss_sees_only_the_difference():
 def test_paired_loss_knows_when_it_knows_nothing():
     y, p = _table(30)
     assert paired_auc_loss("binary", y, p, p, groups=["one"] * 30)[1:] == (-1.0, 1.0)
+
+
+def test_what_most_resamples_lack_has_no_interval():
+    """Three labels with one positive each: a resample has all of them in a quarter of cases."""
+    y = np.vstack([np.eye(3, dtype=int), np.zeros((20, 3), int)])
+    p = np.random.default_rng(0).random(y.shape)
+    found = evaluate("multilabel", ("a", "b", "c"), y, p)
+    assert all(of["auc"].low is not None for of in found.per_label.values())
+    assert found.values["auc"].value == pytest.approx(auc("multilabel", y, p))
+    assert found.values["auc"].low is None
+    assert paired_auc_loss("multilabel", y, p, p) == (0.0, -1.0, 1.0)

@@ -20,8 +20,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MEDIMG_EDGE_CACHE", str(tmp_path / "cache"))
 
 
-def write(path: Path, compressed: bool = True, **arrays: np.ndarray) -> Path:
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+def write(path: Path, arrays: dict[str, np.ndarray], compressed: bool = True) -> Path:
+    (np.savez_compressed if compressed else np.savez)(path, allow_pickle=True, **arrays)
     return path
 
 
@@ -31,10 +31,10 @@ def train(labels: object, images: np.ndarray = IMAGES) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize(
-    "images", [IMAGES, np.asfortranarray(IMAGES), IMAGES[..., None] + np.uint8([0, 1, 2])]
+    "images", [IMAGES, np.asfortranarray(IMAGES), np.stack([IMAGES, IMAGES + 1, IMAGES], -1)]
 )
 def test_rows_are_the_arrays_rows(tmp_path: Path, compressed: bool, images: np.ndarray):
-    path = write(tmp_path / "x.npz", compressed, **train([[0], [1], [0], [1], [1], [0]], images))
+    path = write(tmp_path / "x.npz", train([[0], [1], [0], [1], [1], [0]], images), compressed)
     rows = list_npz(path, None).rows
     assert [row.name for row in rows] == [f"train/{i:05d}" for i in range(6)]
     assert [row.labels for row in rows] == [("0",), ("1",), ("0",), ("1",), ("1",), ("0",)]
@@ -46,11 +46,11 @@ def test_rows_are_the_arrays_rows(tmp_path: Path, compressed: bool, images: np.n
 
 
 def test_a_changed_file_gives_its_new_pixels(tmp_path: Path):
-    path = write(tmp_path / "x.npz", **train([0, 1, 0, 1, 0, 1]))
+    path = write(tmp_path / "x.npz", train([0, 1, 0, 1, 0, 1]))
     source = list_npz(path, None).rows[0].source
     assert isinstance(source, ArrayRow)
     np.testing.assert_array_equal(source.pixels(), IMAGES[0])
-    write(path, compressed=False, **train([0, 1, 0, 1, 0, 1], 255 - IMAGES))
+    write(path, train([0, 1, 0, 1, 0, 1], 255 - IMAGES), compressed=False)
     np.testing.assert_array_equal(source.pixels(), 255 - IMAGES[0])
 
 
@@ -79,7 +79,7 @@ def test_what_the_numbers_mean(
     names: tuple[str, ...],
     positive: str | None,
 ):
-    found = list_npz(write(tmp_path / name, **train([0, 1, 1, 1, 1, 0])), given)
+    found = list_npz(write(tmp_path / name, train([0, 1, 1, 1, 1, 0])), given)
     assert (found.labels, found.positive, found.several) == (names, positive, False)
     assert [row.labels for row in found.rows[:2]] == [(names[0],), (names[1],)]
 
@@ -87,9 +87,8 @@ def test_what_the_numbers_mean(
 def test_splits_and_several_labels(tmp_path: Path):
     labels = np.zeros((6, 14), np.uint8)
     labels[0, [1, 13]] = 1
-    path = write(
-        tmp_path / "chestmnist.npz", test_images=IMAGES, test_labels=labels, **train(labels)
-    )
+    arrays = {"test_images": IMAGES, "test_labels": labels}
+    path = write(tmp_path / "chestmnist.npz", train(labels) | arrays)
     found = list_npz(path, None)
     assert found.several
     assert found.rows[0].labels == ("cardiomegaly", "hernia")
@@ -99,7 +98,7 @@ def test_splits_and_several_labels(tmp_path: Path):
 
 
 def test_one_of_several_is_noted(tmp_path: Path):
-    found = list_npz(write(tmp_path / "x.npz", **train(np.eye(6, dtype=int))), None)
+    found = list_npz(write(tmp_path / "x.npz", train(np.eye(6, dtype=int))), None)
     assert found.several
     assert "exactly one label" in found.notes[0]
 
@@ -131,18 +130,18 @@ def test_refused(
     tmp_path: Path, arrays: dict[str, np.ndarray], labels: list[str] | None, message: str
 ):
     with pytest.raises(DataInvalid, match=message):
-        list_npz(write(tmp_path / "x.npz", **arrays), labels)
+        list_npz(write(tmp_path / "x.npz", arrays), labels)
 
 
 def test_other_names_for_a_published_set_are_refused(tmp_path: Path):
-    path = write(tmp_path / "breastmnist.npz", **train([0, 1] * 3))
+    path = write(tmp_path / "breastmnist.npz", train([0, 1] * 3))
     with pytest.raises(DataInvalid, match="has the published labels malignant, normal or benign"):
         list_npz(path, ["healthy", "sick"])
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_a_broken_file_is_refused(tmp_path: Path, keep: float):
-    path = write(tmp_path / "x.npz", **train([0, 1] * 3))
+    path = write(tmp_path / "x.npz", train([0, 1] * 3))
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data) if keep < 1 else keep)])
     with pytest.raises(DataInvalid, match=r"not a whole \.npz"):
@@ -150,7 +149,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, keep: float):
 
 
 def test_damaged_pixels_are_refused(tmp_path: Path):
-    path = write(tmp_path / "x.npz", compressed=False, **train([0, 1] * 3))
+    path = write(tmp_path / "x.npz", train([0, 1] * 3), compressed=False)
     source = list_npz(path, None).rows[0].source
     assert isinstance(source, ArrayRow)
     data = bytearray(path.read_bytes())

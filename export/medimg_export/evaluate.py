@@ -1,0 +1,186 @@
+"""A bundle on labelled images: metrics and a report, through the device's own Classifier."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.classifier import Classifier, Prediction
+from medimg_edge.errors import DataInvalid, TooFewImages, WriteError
+from medimg_edge.overlay import overlay
+from medimg_edge.record import Failure
+from medimg_export import metrics
+from medimg_export.dataset import Dataset, Sample, open_dataset
+from medimg_export.prepared import Progress, encoded
+from medimg_export.report import Example, pick_examples, write_report
+
+SPLITS = ("auto", "train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and what is worth telling: images without an answer among it."""
+
+    metrics: metrics.Metrics
+    notes: list[str]
+
+
+def evaluate(
+    path: Path,
+    data: Path,
+    out: Path,
+    *,
+    artifact: str = "auto",
+    split: str = "auto",
+    group_pattern: str | None = None,
+    labels: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Answer the images of a split as the device does; write ``metrics.json`` and ``report.html``.
+
+    split: ``auto`` is the test split where the data set brings one, else every image.
+    labels: what the numbers of an ``.npz`` mean, as for training.
+    Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
+    are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
+    """
+    classifier = Classifier(Bundle.open(path), artifact=artifact)
+    manifest = classifier.manifest
+    dataset = open_dataset(
+        data,
+        labels=labels,
+        positive=manifest.labels[1] if manifest.task == "binary" else None,
+        group_pattern=group_pattern,
+        task=manifest.task,
+    ).in_order(manifest.labels)
+    samples, chosen = _chosen(dataset, split)
+    answered, predictions, failures = _answer(classifier, samples, progress)
+
+    y = np.array([sample.label for sample in answered], np.int64)
+    p = np.array([[each.probability for each in found.findings] for found in predictions])
+    points = manifest.decision[classifier.artifact]
+    thresholds = {label: point.threshold for label, point in points.items()} or None
+    groups = [sample.group for sample in answered]
+    grouped = None if None in groups else [str(group) for group in groups]
+    found = metrics.evaluate(
+        manifest.task,
+        manifest.labels,
+        y,
+        p,
+        thresholds=thresholds,
+        groups=grouped,
+        bootstrap=bootstrap,
+    )
+    notes = [*dataset.notes, *_notes(failures)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        partial = out / ".metrics.json.partial"
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+        os.replace(partial, out / "metrics.json")
+    except OSError as error:
+        raise WriteError(f"{out} cannot be written: {error.strerror}.") from error
+    write_report(
+        out / "report.html",
+        title=f"{manifest.name} {manifest.version}: {chosen}",
+        subtitle_facts=[
+            ("Data", f"{data.name}, {chosen}"),
+            ("Artifact", f"{classifier.artifact} on {classifier.runtime}"),
+            ("Bundle", classifier.bundle.hash[:16]),
+            ("Intended use", manifest.intended_use),
+        ],
+        metrics=found,
+        task=manifest.task,
+        labels=manifest.labels,
+        y=y,
+        p=p,
+        thresholds=thresholds,
+        history=None,
+        examples=_examples(classifier, answered, predictions, y, p, thresholds),
+        notes=notes,
+        groups=grouped,
+    )
+    return Evaluation(found, notes)
+
+
+def _chosen(dataset: Dataset, split: str) -> tuple[list[Sample], str]:
+    """The samples of a split, and what to call it."""
+    if split not in SPLITS:
+        raise DataInvalid(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+    brought = dataset.by_split
+    if split == "auto":
+        split = "test" if "test" in brought else "all"
+    if split == "all":
+        return list(dataset.samples), "all images"
+    samples = [sample for sample in dataset.samples if sample.split == split]
+    if not samples:
+        raise TooFewImages(
+            f"{dataset.path} has no split {split!r}; it brings "
+            f"{', '.join(str(each) for each in brought if each) or 'none'}. Add --split all."
+        )
+    return samples, f"split {split}"
+
+
+def _answer(
+    classifier: Classifier, samples: list[Sample], progress: Progress | None
+) -> tuple[list[Sample], list[Prediction], list[tuple[Sample, Failure]]]:
+    answered, predictions, failures = [], [], []
+    found = classifier.predict_many(encoded(sample) for sample in samples)
+    for at, (sample, each) in enumerate(zip(samples, found, strict=True), start=1):
+        if isinstance(each, Failure):
+            failures.append((sample, each))
+        else:
+            answered.append(sample)
+            predictions.append(each)
+        if progress:
+            progress("evaluating", at, len(samples))
+    if not answered:
+        raise TooFewImages(f"None of {len(samples)} images could be answered: {failures[0][1]}")
+    return answered, predictions, failures
+
+
+def _notes(failures: list[tuple[Sample, Failure]]) -> list[str]:
+    if not failures:
+        return []
+    named = "; ".join(f"{sample.name}: {each.code}" for sample, each in failures[:20])
+    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
+    return [f"{len(failures)} images have no answer and are not in the metrics: {named}{more}."]
+
+
+def _examples(
+    classifier: Classifier,
+    samples: list[Sample],
+    predictions: list[Prediction],
+    y: NDArray[np.int64],
+    p: NDArray[np.float64],
+    thresholds: dict[str, float] | None,
+) -> list[Example]:
+    manifest = classifier.manifest
+    if manifest.task == "multilabel":
+        return []
+    binary = manifest.task == "binary"
+    threshold = thresholds[manifest.labels[1]] if thresholds and binary else None
+    examples = []
+    for kind, indices in pick_examples(y, p[:, 0] if binary else p, threshold).items():
+        for i in indices:
+            column = int(p[i].argmax())
+            heatmap = predictions[i].heatmap
+            pixels = predictions[i].pixels
+            examples.append(
+                Example(
+                    name=samples[i].name,
+                    pixels=pixels,
+                    overlay=None if heatmap is None else overlay(pixels, heatmap[..., column]),
+                    truth=manifest.labels[int(y[i])],
+                    label=manifest.findings[column],
+                    probability=float(p[i, column]),
+                    kind=kind,
+                )
+            )
+    return examples

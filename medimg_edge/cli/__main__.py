@@ -1,0 +1,5 @@
+"""``python -m medimg_edge.cli``."""
+
+from medimg_edge.cli import main
+
+main()

@@ -1,0 +1,169 @@
+"""The commands of the device: infer, verify, info, schema."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medimg_edge.cli import output
+
+BundleOption = Annotated[
+    Path,
+    typer.Option("--bundle", "-b", envvar="MEDIMG_EDGE_BUNDLE", help="The bundle that answers."),
+]
+
+
+class Format(StrEnum):
+    """How answers are printed."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class Document(StrEnum):
+    """What has a JSON Schema."""
+
+    record = "record"
+    manifest = "manifest"
+
+
+def infer(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")
+    ],
+    bundle: BundleOption,
+    artifact: Annotated[
+        str, typer.Option(help="A model file of the bundle; auto is its default.")
+    ] = "auto",
+    format: Annotated[  # noqa: A002 - the option's name
+        Format | None,
+        typer.Option(help="Default: table on a terminal, jsonl in a pipe.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this file.")] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write heatmaps over the images here.")
+    ] = None,
+) -> None:
+    """Answer images. Exit 1 if any of them was rejected or could not be read.
+
+    Examples:
+
+    medimg-edge infer chest.png --bundle pneumonia
+
+    medimg-edge infer incoming/ -b pneumonia --heatmap maps/ --format csv --out today.csv
+    """
+    from medimg_edge.classifier import Classifier
+    from medimg_edge.cli import answers
+
+    classifier = Classifier(bundle, artifact=artifact)
+    shape = format or (Format.table if out is None and sys.stdout.isatty() else Format.jsonl)
+    failures = 0
+    with output.Sink(out) as sink:
+        write = answers.writer(shape.value, sink)
+        for record in answers.answer(classifier, inputs, heatmap, output.progress):
+            failures += record.status != "ok"
+            if record.status != "ok":
+                output.log(f"{record.input}: {record.status} [{record.code}] {record.message}")
+            write(record)
+        write(None)
+    if failures:
+        raise typer.Exit(1)
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to check.")],
+) -> None:
+    """Check a bundle on this machine: its files, its pixels, its answers to the golden set.
+
+    Exit 1 if anything differs; then the bundle must not answer here.
+
+    Example: medimg-edge verify pneumonia
+    """
+    from medimg_edge.bundle import Bundle
+    from medimg_edge.golden import verify as check
+
+    opened = Bundle.open(bundle)
+    checks = check(opened, lambda name: output.progress(f"golden set through {name}", 0, 0))
+    rows = [
+        (
+            each.artifact,
+            each.status,
+            str(each.cases or ""),
+            "" if each.difference is None else f"{each.difference:.1e}",
+            each.message,
+        )
+        for each in checks
+    ]
+    output.clear()
+    typer.echo(output.table(rows, ("artifact", "golden set", "cases", "max |dp|", "")))
+    failed = [each for each in checks if each.status == "failed"]
+    if failed:
+        from medimg_edge.errors import GoldenMismatch
+
+        raise GoldenMismatch(
+            f"{failed[0].artifact}: {failed[0].message}. The bundle does not give the same answer "
+            "on this machine: do not use it here."
+        )
+    name = opened.manifest.name
+    typer.echo(f"{name} {opened.manifest.version} gives the same answers here as in training.")
+
+
+def info(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
+) -> None:
+    """Say what a bundle is for, what it reads, and how good it was.
+
+    Example: medimg-edge info pneumonia
+    """
+    from medimg_edge.bundle import Bundle
+
+    manifest = (opened := Bundle.open(bundle)).manifest
+    spec = manifest.preprocessing
+    facts = [
+        ("name", f"{manifest.name} {manifest.version}"),
+        ("intended use", manifest.intended_use),
+        ("task", f"{manifest.task}: {', '.join(manifest.labels)}"),
+        ("input", f"{spec.width} x {spec.height} pixels, {spec.color}, {spec.geometry}"),
+        ("default artifact", manifest.default_artifact),
+        ("golden cases", str(len(manifest.golden))),
+        ("hash", opened.hash),
+    ]
+    for label, point in manifest.decision[manifest.default_artifact].items():
+        facts.append((f"{label} from", f"p = {point.threshold:.4f} ({point.rule})"))
+    typer.echo(output.table(facts))
+    rows = [
+        (
+            name,
+            f"{each.bytes:,}",
+            *(_figure(each.metrics.get(key)) for key in ("auc", "sensitivity", "specificity")),
+            _figure(each.metrics.get("max_dp"), ".1e"),
+        )
+        for name, each in manifest.artifacts.items()
+    ]
+    header = ("artifact", "bytes", "val AUC", "sensitivity", "specificity", "max |dp|")
+    typer.echo("\n" + output.table(rows, header))
+
+
+def schema(
+    document: Annotated[Document, typer.Argument(help="record or manifest.")],
+) -> None:
+    """Print the JSON Schema of a record or of a manifest.
+
+    Example: medimg-edge schema record > record.schema.json
+    """
+    import json
+
+    from medimg_edge import manifest, record
+
+    found = record.schema() if document is Document.record else manifest.schema()
+    typer.echo(json.dumps(found, indent=2))
+
+
+def _figure(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,123 @@
+"""What a person or a pipe sees: tables, progress, notes, errors."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from medimg_edge.errors import MedimgEdgeError, WriteError
+
+_quiet = False
+_log: IO[str] | None = None
+
+
+def configure(quiet: bool, log_file: Path | None) -> None:
+    """Set what the options before the command say. Raises WriteError."""
+    global _quiet, _log
+    _quiet = quiet
+    if log_file is not None:
+        try:
+            _log = log_file.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise WriteError(f"{log_file} cannot be written: {error.strerror}.") from error
+        log(f"started: {' '.join(sys.argv[1:])}")
+
+
+def log(line: str) -> None:
+    """Append a line with its time to the log file, if there is one."""
+    if _log is not None:
+        _log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+
+
+def note(line: str) -> None:
+    """Tell a person something on stderr, beside the result."""
+    log(line)
+    if not _quiet:
+        clear()
+        print(line, file=sys.stderr, flush=True)
+
+
+def fail(error: MedimgEdgeError) -> NoReturn:
+    """Say an error in one line with its code, and exit 1."""
+    clear()
+    line = f"error [{error.code}]: {error.message}"
+    log(line)
+    print(line, file=sys.stderr)
+    sys.exit(1)
+
+
+def progress(what: str, done: int, total: int) -> None:
+    """One line that is drawn over, on a terminal only; ``total`` 0 is work without a measure."""
+    if _quiet or not sys.stderr.isatty():
+        return
+    share = f" {done:>6}/{total}  {100 * done // total:3}%" if total else " ..."
+    print(f"\r\033[K{what}{share}", end="", file=sys.stderr, flush=True)
+
+
+def clear() -> None:
+    """Take the progress line away."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """Columns as wide as their widest cell; numbers to the right."""
+    every = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))] if every else []
+    lines = [
+        "  ".join(
+            cell.rjust(width) if _is_number(cell) else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in every
+    ]
+    if header:
+        lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or (cell[:1] in "+-." and cell[1:2].isdigit())
+
+
+class Sink(AbstractContextManager):
+    """Where results go: stdout, or a file that appears when it is complete."""
+
+    def __init__(self, out: Path | None) -> None:
+        self._out = out
+        self._partial = out.with_name(f".{out.name}.partial") if out else None
+        try:
+            self._file: IO[str] = (
+                self._partial.open("w", encoding="utf-8", newline="")
+                if self._partial
+                else sys.stdout
+            )
+        except OSError as error:
+            raise WriteError(f"{out} cannot be written: {error.strerror}.") from error
+
+    def write(self, text: str) -> None:
+        """Write and hand on at once, so that a pipe sees each answer as it comes."""
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = self._out or "standard output"
+            raise WriteError(f"{where} cannot be written: {error.strerror}.") from error
+
+    def __exit__(self, kind: type | None, *rest: Any) -> None:
+        if self._partial is None or self._out is None:
+            return
+        try:
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self._out)
+        except OSError as error:
+            raise WriteError(f"{self._out} cannot be written: {error.strerror}.") from error
+        finally:
+            self._partial.unlink(missing_ok=True)

@@ -1,0 +1,410 @@
+"""The commands of the workstation: train, export, evaluate, data, demo.
+
+The one module of the device that may import ``medimg_export``, inside of a command only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medimg_edge.cli import output
+from medimg_edge.errors import ExtraMissing
+
+if TYPE_CHECKING:
+    from medimg_export.recipe import Recipe
+
+data = typer.Typer(
+    name="data",
+    help="Look at a data set before training, fetch published ones, make synthetic radiographs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+class Balance(StrEnum):
+    """What is done about class imbalance."""
+
+    weights = "weights"
+    sampling = "sampling"
+    none = "none"
+
+
+class Geometry(StrEnum):
+    """How an image is brought to the input's shape."""
+
+    stretch = "stretch"
+    letterbox = "letterbox"
+    center_crop = "center-crop"
+
+
+Data = Annotated[
+    Path, typer.Argument(help="Class folders, a CSV (path,label[,split][,group]), or an .npz.")
+]
+RecipeOption = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="A TOML file; options override it.")
+]
+Positive = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Which of two labels is the positive one.")
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="Names of an .npz file's classes 0, 1, ...")
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="What of a file's name is the patient: never split apart."),
+]
+DropOverlap = Annotated[
+    bool | None,
+    typer.Option("--drop-overlap", help="Take images out of train that other splits have too."),
+]
+Size = Annotated[int | None, typer.Option(metavar="PX", help="Height and width of the input.")]
+Seed = Annotated[int | None, typer.Option(help="Decides splits, weights, order, augmentation.")]
+
+
+@contextmanager
+def _workstation() -> Iterator[None]:
+    """Turn a missing extra into the line that installs it."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(
+            f"This command runs on a workstation and needs {error.name}, which is not installed "
+            "here. pip install 'medimg-edge[export]'"
+        ) from error
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the run.")],
+    recipe: RecipeOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="baseline, tiny, efficientnet-lite0, or auto: by the input's size."),
+    ] = None,
+    size: Size = None,
+    geometry: Annotated[Geometry | None, typer.Option(help="Default: stretch.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the backbone's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The largest of the schedule.")
+    ] = None,
+    seed: Seed = None,
+    positive: Positive = None,
+    labels: Labels = None,
+    group_pattern: GroupPattern = None,
+    drop_overlap: DropOverlap = None,
+    balance: Annotated[Balance | None, typer.Option(help="For classes of unequal size.")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Mirror half of the images.")] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(help="Choose the most specific point that reaches it, not Youden's."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the bundle will be called.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+) -> None:
+    """Train a classifier and write a run: model, metrics, learning curves, report.
+
+    Examples:
+
+    medimg-edge train chest/ --out runs/chest --group-pattern 'patient[0-9]+'
+
+    medimg-edge train pneumoniamnist.npz --out runs/tiny --backbone tiny --seed 1
+    """
+    with _workstation():
+        from medimg_export.metrics import table
+        from medimg_export.prepared import prepare
+        from medimg_export.run import make_run, require_free
+
+        require_free(out, resume)
+        chosen = _recipe(
+            recipe,
+            card={"name": name},
+            data={
+                "positive": positive,
+                "labels": labels.split(",") if labels else None,
+                "group_pattern": group_pattern,
+                "drop_overlap": drop_overlap,
+            },
+            pixels={"size": size, "geometry": geometry},
+            training={
+                "backbone": backbone,
+                "epochs": epochs,
+                "batch": batch,
+                "learning_rate": learning_rate,
+                "seed": seed,
+                "balance": balance,
+                "augmentation": {"flip": flip},
+            },
+            decision={"sensitivity": sensitivity},
+        )
+        prepared = prepare(data, chosen, output.progress)
+        _say_data(prepared.describe())
+        run, found = make_run(
+            prepared, out, resume=resume, progress=output.progress, report=_say_epoch
+        )
+        output.clear()
+        typer.echo(output.table(table(found), ("validation", "value", "95 % interval")))
+        typer.echo(
+            f"\n{run.record.seconds / 60:.1f} minutes. Look at {out / 'report.html'}\n"
+            f"Next: medimg-edge export {out} --out bundle"
+        )
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="RUN|MODEL.keras", help="What to export.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="The folder for the bundle.")],
+    recipe: RecipeOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The images to check it on; a run knows its own.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the bundle is called.")] = None,
+    float32_dp: Annotated[
+        float, typer.Option(help="float32: the largest difference to Keras.")
+    ] = 1e-4,
+    int8_auc: Annotated[float, typer.Option(help="int8: the largest loss of AUC.")] = 0.005,
+    int8_rate: Annotated[
+        float, typer.Option(help="int8: the largest loss of sensitivity or specificity.")
+    ] = 0.01,
+) -> None:
+    """Convert a model to ONNX and TFLite, float32 and int8, and write a bundle that passed.
+
+    Past a limit nothing is written, an existing bundle stays, and the exit code is 1.
+
+    Examples:
+
+    medimg-edge export runs/chest --out chest-bundle
+
+    medimg-edge export theirs.keras --recipe theirs.toml --data images/ --out theirs-bundle
+    """
+    with _workstation():
+        from medimg_export.export import export as write_bundle
+        from medimg_export.gates import Limits
+        from medimg_export.trained_model import trained_model
+
+        trained = trained_model(
+            model,
+            data=data,
+            recipe=_recipe(recipe) if recipe else None,
+            progress=output.progress,
+        )
+        limits = Limits(float32=float32_dp, int8_auc=int8_auc, int8_rate=int8_rate)
+        done = write_bundle(trained, out, name=name, limits=limits, progress=output.progress)
+        for line in done.notes:
+            output.note(line)
+        output.clear()
+        typer.echo(_export_table(done.rows))
+        typer.echo(f"\nEvery gate passed. Next: medimg-edge infer IMAGE --bundle {out}")
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to measure.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For metrics.json and report.html.")],
+    artifact: Annotated[str, typer.Option(help="A model file; auto is the default.")] = "auto",
+    split: Annotated[
+        str,
+        typer.Option(help="train, val, test, or all. Default: test if the data set has one."),
+    ] = "auto",
+    group_pattern: GroupPattern = None,
+    labels: Labels = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+) -> None:
+    """Measure a bundle on labelled images, through the device's own Classifier.
+
+    Example: medimg-edge evaluate chest-bundle chest/ --out evaluation
+    """
+    with _workstation():
+        from medimg_export.evaluate import evaluate as measure
+
+        from medimg_export.metrics import table
+
+        done = measure(
+            bundle,
+            data,
+            out,
+            artifact=artifact,
+            split=split,
+            group_pattern=group_pattern,
+            labels=labels.split(",") if labels else None,
+            bootstrap=bootstrap,
+            progress=output.progress,
+        )
+        for line in done.notes:
+            output.note(line)
+        output.clear()
+        header = (f"{done.metrics.n} images", "value", "95 % interval")
+        typer.echo(output.table(table(done.metrics), header))
+        typer.echo(f"\nLook at {out / 'report.html'}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = Path(
+        "demo"
+    ),
+    count: Annotated[int, typer.Option(help="How many phantoms.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Another one makes other phantoms.")] = 0,
+) -> None:
+    """Go the whole way on synthetic radiographs: train, export, verify, infer. No download.
+
+    Example: medimg-edge demo --out demo
+    """
+    with _workstation():
+        from medimg_export.demo import demo as run
+
+        run(out, count=count, seed=seed, say=typer.echo, progress=output.progress)
+
+
+@data.command("check")
+def check(
+    data: Data,
+    recipe: RecipeOption = None,
+    positive: Positive = None,
+    labels: Labels = None,
+    group_pattern: GroupPattern = None,
+    drop_overlap: DropOverlap = None,
+    size: Size = None,
+    seed: Seed = None,
+) -> None:
+    """Read a whole data set as training would, and say what is in it and what is wrong.
+
+    Example: medimg-edge data check chest/ --group-pattern 'patient[0-9]+'
+    """
+    with _workstation():
+        from medimg_export.prepared import prepare
+
+        chosen = _recipe(
+            recipe,
+            data={
+                "positive": positive,
+                "labels": labels.split(",") if labels else None,
+                "group_pattern": group_pattern,
+                "drop_overlap": drop_overlap,
+            },
+            pixels={"size": size},
+            training={"seed": seed},
+        )
+        facts = prepare(data, chosen, output.progress).describe()
+        output.clear()
+        typer.echo(_data_table(facts))
+        typer.echo(f"\n{facts['usable']} of {facts['images']} images can be used.")
+        for each in facts["problems"]:
+            typer.echo(f"{each['name']}: {each['message']} [{each['code']}]")
+        for line in facts["notes"]:
+            typer.echo(f"note: {line}")
+
+
+@data.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="A 2-D MedMNIST set, such as pneumoniamnist.")],
+    size: Annotated[int, typer.Option(help="28, 64, 128 or 224 pixels.")] = 28,
+    out: Annotated[Path | None, typer.Option(help="Default: the cache folder.")] = None,
+) -> None:
+    """Download a published data set and check it; without a network, say what to fetch.
+
+    Example: medimg-edge data get pneumoniamnist --size 28
+    """
+    with _workstation():
+        from medimg_export import medmnist
+
+        typer.echo(str(medmnist.get(name, size, out, _counted("downloading"))))
+
+
+@data.command("phantom")
+def phantom(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    count: Annotated[int, typer.Option(help="How many radiographs.")] = 400,
+    size: Annotated[int, typer.Option(metavar="PX", help="Height and width.")] = 512,
+    seed: Annotated[int, typer.Option(help="Equal seeds write equal files.")] = 0,
+) -> None:
+    """Write synthetic chest radiographs with opacities, their masks, and DICOM copies.
+
+    Example: medimg-edge data phantom phantoms/ --count 1000
+    """
+    with _workstation():
+        from medimg_export import phantoms
+
+        phantoms.write(
+            out,
+            count,
+            size=size,
+            seed=seed,
+            progress=_counted("phantoms"),
+        )
+        output.clear()
+        typer.echo(f"{count} phantoms in {out}. Next: medimg-edge train {out} --out runs/phantoms")
+
+
+def _counted(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: output.progress(what, done, total)
+
+
+def _recipe(name: str | None, **options: dict[str, Any]) -> Recipe:
+    from medimg_export import recipe
+
+    return recipe.override(recipe.load(name) if name else recipe.Recipe(), **options)
+
+
+def _say_data(facts: dict[str, Any]) -> None:
+    output.clear()
+    for line in _data_table(facts).splitlines():
+        output.note(line)
+    if facts["problems"]:
+        output.note(f"{len(facts['problems'])} files are left out; run.json lists them.")
+    for line in facts["notes"]:
+        output.note(f"note: {line}")
+
+
+def _data_table(facts: dict[str, Any]) -> str:
+    labels = facts["labels"]
+    rows = [
+        (
+            split,
+            str(found["images"]),
+            *(str(found["classes"][label]) for label in labels),
+            str(found["groups"] or "unknown"),
+        )
+        for split, found in facts["splits"].items()
+    ]
+    return output.table(rows, ("split", "images", *labels, "patients"))
+
+
+def _say_epoch(row: dict[str, Any]) -> None:
+    if "val_auc" in row:
+        output.note(
+            f"{row['stage']:>9} {row['epoch'] + 1:>3}  loss {row['loss']:.4f}  "
+            f"validation AUC {row['val_auc']:.4f}  {row['seconds']:.0f} s"
+        )
+
+
+def _export_table(rows: list[Any]) -> str:
+    header = ("artifact", "variant", "bytes", "max |dp|", "median |dp|", "other decisions")
+    header = (*header, "AUC", "sensitivity", "specificity", "ms")
+    return output.table(
+        [
+            (
+                row.artifact,
+                row.variant,
+                f"{row.bytes:,}",
+                f"{row.max_dp:.1e}",
+                f"{row.median_dp:.1e}",
+                str(row.decisions_differ),
+                f"{row.auc:.4f}",
+                "" if row.sensitivity is None else f"{row.sensitivity:.3f}",
+                "" if row.specificity is None else f"{row.specificity:.3f}",
+                f"{row.ms:.1f}",
+            )
+            for row in rows
+        ],
+        header,
+    )
