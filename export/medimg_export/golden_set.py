@@ -123,7 +123,7 @@ def _scenes(size: int) -> Iterator[Scene]:
         scene = phantom.pixels.astype(np.float32) / 65535
         yield scene
         if seed % 4 == 0:
-            yield 1 - scene
+            yield 1 - scene[:, ::-1]  # mirrored: half a scene and half its negative is plain grey
             yield scene ** (0.5 if seed % 8 else 2.0)
     generator = np.random.default_rng(0)
     for cells in (2, 3, 5, 9, 17, 33):

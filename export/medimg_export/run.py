@@ -199,10 +199,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     return [
         ("Backbone", record.recipe.training.backbone),
         ("Input", f"{record.recipe.pixels.size} pixels, {record.recipe.pixels.geometry}"),
-        (
-            "Images",
-            ", ".join(f"{name} {of['images']}" for name, of in record.dataset["splits"].items()),
-        ),
+        ("Images", images),
         ("Seed", str(record.recipe.training.seed)),
         ("Temperature", f"{record.temperature:.3f}"),
         ("Training", f"{record.seconds / 60:.1f} minutes, best epoch {record.best_epoch}"),

@@ -65,12 +65,12 @@ def clear() -> None:
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """Columns as wide as their widest cell; numbers to the right."""
+    """Columns as wide as their widest cell; below a header, numbers to the right."""
     every = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
     widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))] if every else []
     lines = [
         "  ".join(
-            cell.rjust(width) if _is_number(cell) else cell.ljust(width)
+            cell.rjust(width) if header and _is_number(cell) else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)
         ).rstrip()
         for row in every

@@ -70,10 +70,9 @@ Seed = Annotated[int | None, typer.Option(help="Decides splits, weights, order, 
 @contextmanager
 def _workstation() -> Iterator[None]:
     """Turn a missing extra into the line that installs it."""
-    import os
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     try:
+        import medimg_export  # noqa: F401 - sets TensorFlow up before anything imports it
+
         yield
     except ModuleNotFoundError as error:
         raise ExtraMissing(
@@ -360,7 +359,7 @@ def _say_data(facts: dict[str, Any]) -> None:
     for line in _data_table(facts).splitlines():
         output.note(line)
     if facts["problems"]:
-        output.note(f"{len(facts['problems'])} files are left out; run.json lists them.")
+        output.note(f"problems: {len(facts['problems'])}, listed in run.json")
     for line in facts["notes"]:
         output.note(f"note: {line}")
 
