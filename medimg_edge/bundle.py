@@ -100,8 +100,8 @@ class Bundle:
         for name in entries:
             if not is_safe(name):
                 raise FilesDiffer(f"The manifest lists {name!r}, a path that leaves the bundle.")
-        found = dict(_walk(self.path))
-        found.pop(MANIFEST)
+        found = _walk(self.path)
+        found.pop(MANIFEST, None)
         missing = sorted(set(entries) - set(found))
         if missing:
             raise FilesDiffer(f"{missing[0]} is missing from the bundle. Copy the bundle anew.")
@@ -136,7 +136,7 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file below a folder, by path; for the export side."""
     return {
         name: FileEntry(bytes=size, sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest())
-        for name, size in sorted(_walk(folder))
+        for name, size in sorted(_walk(folder).items())
     }
 
 
@@ -148,8 +148,8 @@ def staged(out: Path) -> Iterator[Path]:
     in one step, so that a power cut leaves the old bundle or the new one. Raises WriteError where
     ``out`` is not a bundle, or cannot be written.
     """
-    _refuse_foreign(out)
     try:
+        _refuse_foreign(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     except OSError as error:
@@ -157,7 +157,7 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.chmod(0o755)
-        for name, _ in _walk(folder):
+        for name in _walk(folder):
             _sync(folder / name)
         for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             _sync(each)
@@ -176,7 +176,7 @@ def _manifest_bytes(folder: Path) -> bytes:
     try:
         information = path.lstat()
     except OSError as error:
-        what = "not a folder" if folder.is_file() else "no bundle: it has no manifest.json"
+        what = "not a folder" if os.path.isfile(folder) else "no bundle: it has no manifest.json"
         raise BundleMissing(
             f"{folder} is {what}. Give the folder that `medimg-edge export` wrote."
         ) from error
@@ -192,21 +192,28 @@ def _manifest_bytes(folder: Path) -> bytes:
         raise BundleMissing(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """(path, bytes) of every regular file but the signatures; anything else is refused."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            information = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(information.st_mode):
-                if name != SIGNATURES:
-                    yield from _walk(Path(entry.path), f"{name}/")
-            elif stat.S_ISREG(information.st_mode):
-                yield name, information.st_size
-            else:
-                raise FilesDiffer(
-                    f"{name} is a link or a device; a bundle holds only files and folders."
-                )
+def _walk(folder: Path) -> dict[str, int]:
+    """The bytes of every regular file but the signatures, by path; anything else is refused."""
+    found: dict[str, int] = {}
+    pending = [""]
+    try:
+        while pending:
+            prefix = pending.pop()
+            with os.scandir(folder / prefix) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    information = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(information.st_mode):
+                        found[name] = information.st_size
+                    elif not stat.S_ISDIR(information.st_mode):
+                        raise FilesDiffer(
+                            f"{name} is a link or a device; a bundle holds only files and folders."
+                        )
+                    elif name != SIGNATURES:
+                        pending.append(f"{name}/")
+    except OSError as error:
+        raise FilesDiffer(f"The bundle cannot be searched: {error.strerror}.") from error
+    return found
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -17,7 +17,7 @@ from medimg_edge.errors import MedimgEdgeError
 from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_image
-from medimg_edge.record import Answer, Failure, Finding, Model, failure
+from medimg_edge.record import Answer, Failure, Finding, Model, failure, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class Classifier:
         findings = self._findings(outputs["probability"][0])
         answered = self._answered(findings)
         record = Answer(
-            input=name if name is not None else _name(source),
+            input=printable(name if name is not None else _name(source)),
             findings=findings,
             label=answered.label if answered else None,
             probability=answered.probability if answered else None,
@@ -163,7 +163,7 @@ class Classifier:
         return None
 
     def __reduce__(self) -> tuple:
-        return _load, (self.bundle.path, self.artifact, self.threads)
+        return _load, (self.bundle.path.absolute(), self.artifact, self.threads)
 
 
 def decide(probability: float, point: OperatingPoint) -> str:

@@ -18,6 +18,9 @@ from medimg_edge.manifest import Input, Manifest
 Format = Literal["onnx", "tflite"]
 Outputs = dict[str, NDArray[np.float32]]
 
+ROUNDING = 1e-6
+"""How far above 1 a softmax may come in float32."""
+
 
 class Engine(Protocol):
     """A loaded model. May be shared between threads."""
@@ -130,7 +133,7 @@ def has_external_data(model: bytes) -> bool:
     """Whether any tensor of an ONNX file keeps its values in another file.
 
     Walks the protobuf of onnx.proto down to every TensorProto, whose field 14 (data_location) is
-    then EXTERNAL (1). Graphs hold tensors themselves and in the attributes of their nodes.
+    then not 0 (DEFAULT). Graphs hold tensors themselves and in the attributes of their nodes.
     """
     children = {
         "model": {7: "graph", 25: "function"},
@@ -152,7 +155,7 @@ def has_external_data(model: bytes) -> bool:
         kind, message = pending.pop()
         for field, value in _fields(message):
             if kind == "tensor":
-                if field == 14 and value == 1:
+                if field == 14 and value != 0:
                     return True
             elif isinstance(value, memoryview) and field in children[kind]:
                 pending.append((children[kind][field], value))
@@ -173,6 +176,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             shift += 7
             if byte < 128:
                 return result
+            if shift > 63:  # ten bytes hold 64 bits
+                raise ModelLoad("The model file is not ONNX: its protobuf is damaged.")
 
     try:
         while at < len(message):
@@ -204,8 +209,11 @@ def _check_names(inputs: dict[str, str], outputs: set[str], manifest: Manifest, 
 
 
 def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
-    """Shapes as the manifest says, every number finite."""
+    """Float32, shapes as the manifest says, every number finite, probabilities in [0, 1]."""
     for name, values in outputs.items():
+        if not isinstance(values, np.ndarray) or values.dtype != np.float32:
+            kind = getattr(values, "dtype", type(values).__name__)
+            raise ModelOutput(f"The output {name!r} is of {kind}; float32 is accepted.")
         shape = manifest.outputs[name].shape
         fits = values.ndim == len(shape) and all(
             wanted is None or wanted == got
@@ -219,6 +227,13 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
             raise NotFinite(
                 f"The output {name!r} is not finite: the model file or this machine's runtime "
                 "is broken. Run `medimg-edge verify` on the bundle."
+            )
+        if manifest.outputs[name].unit == "probability" and not (
+            -ROUNDING <= values.min(initial=0) and values.max(initial=0) <= 1 + ROUNDING
+        ):
+            raise ModelOutput(
+                f"The output {name!r} holds {values.min():.3g} to {values.max():.3g}; "
+                "a probability is in [0, 1]. The model's head is not the one that was exported."
             )
     return outputs
 

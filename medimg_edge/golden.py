@@ -94,12 +94,9 @@ def _check(bundle: Bundle, name: str, pixels: list[NDArray[np.uint8]]) -> Check:
         return Check(name, "failed", len(pixels), message=error.message)
     try:
         expected = [np.array(case.probability[name]) for case in bundle.manifest.golden]
-        differences = [
-            float(np.abs(got - wanted).max()) for got, wanted in zip(found, expected, strict=True)
-        ]
+        worst = float(np.abs(np.stack(found) - np.stack(expected)).max())
     except (KeyError, ValueError):
         return Check(name, "failed", message="the golden set does not fit this artifact's outputs")
-    worst = max(differences)
     limit = FLOAT32_LIMIT if artifact.precision == "float32" else INT8_LIMIT
     flipped = _flipped(bundle, name, found, expected)
     if worst > limit:

@@ -191,7 +191,7 @@ def decode(data: bytes) -> Manifest:
     other), SchemaUnknown, RevisionUnknown.
     """
     raw = _plain_json(data)
-    schema = raw.get("schema") if isinstance(raw, dict) else None
+    schema = raw.get("schema")
     if schema != SCHEMA:
         raise SchemaUnknown(
             f"The manifest has schema {schema!r}; this release reads schema {SCHEMA}. "
@@ -206,8 +206,8 @@ def decode(data: bytes) -> Manifest:
             "medimg-edge that the bundle was made with, or export it again."
         )
     try:
-        manifest = msgspec.convert(raw, Manifest, strict=True)
-    except msgspec.ValidationError as error:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ManifestInvalid(f"manifest.json does not fit its schema: {error}.") from error
     _check(manifest)
     return manifest
@@ -218,23 +218,27 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(Manifest)
 
 
-def _plain_json(data: bytes) -> Any:
+def _plain_json(data: bytes) -> dict[str, Any]:
     """Parse, refusing what parsers disagree on: two equal keys (msgspec takes the last), NaN."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise ManifestInvalid(f"manifest.json has the key {twice[0]!r} twice in one object.")
-        return dict(pairs)
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ManifestInvalid(f"manifest.json has the key {key!r} twice in one object.")
+            found[key] = value
+        return found
 
     def no_constant(text: str) -> None:
         raise ManifestInvalid(f"manifest.json holds {text}, which is not JSON.")
 
     try:
-        return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_constant)
+        raw = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"manifest.json is not JSON in UTF-8: {error}.") from error
+    if not isinstance(raw, dict):
+        raise ManifestInvalid("manifest.json is not a JSON object.")
+    return raw
 
 
 def _check(manifest: Manifest) -> None:
@@ -253,12 +257,13 @@ def _check(manifest: Manifest) -> None:
         ),
         ("probability" in manifest.outputs, "outputs has no 'probability'"),
         (
-            all(
-                output.shape[-1] == len(findings)
-                for name, output in manifest.outputs.items()
-                if name in ("probability", "heatmap")
-            ),
+            all(_fits(name, each, len(findings)) for name, each in manifest.outputs.items()),
             f"outputs do not fit the {len(findings)} labels that have a probability",
+        ),
+        (
+            isinstance(manifest.preprocessing.intensity, Windows)
+            or manifest.preprocessing.intensity.low < manifest.preprocessing.intensity.high,
+            "preprocessing.intensity.low is not below high",
         ),
         (
             manifest.default_artifact in manifest.artifacts,
@@ -277,3 +282,14 @@ def _check(manifest: Manifest) -> None:
     for holds, problem in rules:
         if not holds:
             raise ManifestInvalid(f"manifest.json contradicts itself: {problem}.")
+
+
+def _fits(name: str, output: Output, findings: int) -> bool:
+    """``probability`` is (N, C), ``heatmap`` (N, h, w, C), ``embedding`` (N, D)."""
+    if output.shape[:1] != (None,):
+        return False
+    if name in ("probability", "heatmap"):
+        return len(output.shape) == (2 if name == "probability" else 4) and (
+            output.shape[-1] == findings
+        )
+    return name != "embedding" or len(output.shape) == 2

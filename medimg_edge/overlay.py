@@ -27,7 +27,7 @@ def overlay(
     """
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
-    size = (round(width * scale), round(height * scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     shown = pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, axis=2)
     base = cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     strength = np.maximum(heatmap, 0) / max(float(heatmap.max()), STRONG)

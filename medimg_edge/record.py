@@ -70,7 +70,14 @@ Record = Answer | Failure
 def failure(name: str, error: MedimgEdgeError) -> Failure:
     """The record of an input that ended in one of our errors."""
     status = "rejected" if isinstance(error, Rejected) else "error"
-    return Failure(input=name, status=status, code=error.code, message=error.message)
+    return Failure(
+        input=printable(name), status=status, code=error.code, message=printable(error.message)
+    )
+
+
+def printable(text: str) -> str:
+    """Text that JSON can hold: a path's bytes that are not UTF-8 become escapes like ``\\udce9``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def encode(record: Record) -> bytes:

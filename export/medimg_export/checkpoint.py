@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from medimg_edge.errors import RunError, WriteError
 
-NAME = "checkpoint.npz"
+NAME, PARTIAL = "checkpoint.npz", "checkpoint.partial"
 
 
 @dataclass
@@ -44,7 +45,7 @@ def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any])
         "identity": identity,
     }
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(PARTIAL)
     try:
         with partial.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
@@ -59,7 +60,7 @@ def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any])
 def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | None:
     """Put a compiled model back to where it was; None where there is no checkpoint.
 
-    Raises RunError where the checkpoint is of another recipe or other data.
+    Raises RunError where the checkpoint is of another recipe or other data, or damaged.
     """
     if not path.exists():
         return None
@@ -67,7 +68,7 @@ def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | No
         with np.load(path) as stored:
             facts = json.loads(stored["facts"].tobytes())
             values = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"The checkpoint {path} cannot be read: {error}. Train anew.") from error
     if facts.pop("identity") != json.loads(json.dumps(identity)):
         raise RunError(

@@ -17,11 +17,13 @@ from medimg_edge.errors import DataInvalid, TooFewImages, WriteError
 from medimg_edge.overlay import overlay
 from medimg_edge.record import Failure
 from medimg_export import metrics
-from medimg_export.dataset import Dataset, Sample, open_dataset
+from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
 from medimg_export.prepared import Progress, encoded
 from medimg_export.report import Example, pick_examples, write_report
 
 SPLITS = ("auto", "train", "val", "test", "all")
+NAMED = 20
+"""So many problems are named; of more, the number is told."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def evaluate(
         groups=grouped,
         bootstrap=bootstrap,
     )
-    notes = [*dataset.notes, *_notes(failures)]
+    notes = [*dataset.notes, *_listed(dataset.problems), *_notes(failures)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         partial = out / ".metrics.json.partial"
@@ -145,11 +147,17 @@ def _answer(
     return answered, predictions, failures
 
 
+def _listed(problems: Sequence[Problem]) -> list[str]:
+    """What the data set left out, in its own words."""
+    more = [f"{len(problems) - NAMED} more problems of this kind."] if len(problems) > NAMED else []
+    return [*(problem.message for problem in problems[:NAMED]), *more]
+
+
 def _notes(failures: list[tuple[Sample, Failure]]) -> list[str]:
     if not failures:
         return []
-    named = "; ".join(f"{sample.name}: {each.code}" for sample, each in failures[:20])
-    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
+    named = "; ".join(f"{sample.name}: {each.code}" for sample, each in failures[:NAMED])
+    more = f" and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
     return [f"{len(failures)} images have no answer and are not in the metrics: {named}{more}."]
 
 

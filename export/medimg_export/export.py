@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,17 @@ from numpy.typing import NDArray
 from medimg_edge import golden
 from medimg_edge.bundle import MANIFEST, Bundle, describe_files, staged
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import ConversionError, GateError
-from medimg_edge.manifest import Artifact, Gate, GoldenCase, Input, Manifest, OperatingPoint, Output
+from medimg_edge.errors import ConversionError, GateError, RecipeError
+from medimg_edge.manifest import (
+    Artifact,
+    Gate,
+    GoldenCase,
+    Input,
+    Manifest,
+    Name,
+    OperatingPoint,
+    Output,
+)
 from medimg_edge.manifest import encode as encode_manifest
 from medimg_export import gates, metrics
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
@@ -89,10 +99,11 @@ def export(
 
     ``name`` is the bundle's; else the recipe's, else that of the folder.
 
-    Raises GateError (which gate, and by how much), ConversionError, WriteError, GoldenMismatch.
+    Raises GateError (which gate, and by how much), ConversionError, WriteError, GoldenMismatch,
+    RecipeError (a name that no bundle may have).
     """
+    called = _called(name or model.recipe.card.name, out)
     with staged(out) as folder:
-        called = name or model.recipe.card.name or out.resolve().name
         work = _Export(model, called, folder, limits or gates.Limits(), progress)
         for kind in ("onnx", "tflite"):
             work.float32(kind)
@@ -106,6 +117,18 @@ def export(
                 "Nothing was written."
             )
     return Exported(Bundle.open(out), work.rows, [*model.deployable.notes, *work.notes])
+
+
+def _called(name: str | None, out: Path) -> str:
+    """The name as it was said, else the folder's, in the characters that a manifest takes."""
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", out.resolve().name).lstrip("-._")[:100]
+    try:
+        return msgspec.convert(name or folder or "bundle", Name)
+    except msgspec.ValidationError as error:
+        raise RecipeError(
+            f"A bundle cannot be called {name!r}: letters, digits, '.', '_' and '-' are accepted, "
+            "at most 100, and a letter or digit first."
+        ) from error
 
 
 @dataclass(eq=False)

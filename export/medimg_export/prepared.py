@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.manifest import Preprocessing
-from medimg_export import backbones, splits
+from medimg_export import splits
 from medimg_export.dataset import Dataset, Sample, open_dataset
 from medimg_export.npz import ArrayRow
 from medimg_export.pixel_cache import CachedPixels, PixelCache
@@ -122,5 +122,8 @@ def _filled(recipe: Recipe, dataset: Dataset) -> Recipe:
         size = first.shape[0]
     if backbone == "auto":
         backbone = "tiny" if size is not None and size < SMALL else "efficientnet-lite0"
-    size = size or backbones.find(backbone).default_size
+    if size is None:
+        from medimg_export import backbones  # TensorFlow: seconds that an evaluation can spare
+
+        size = backbones.find(backbone).default_size
     return override(recipe, pixels={"size": size}, training={"backbone": backbone})

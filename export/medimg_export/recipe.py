@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from medimg_edge.errors import RecipeError
-from medimg_edge.manifest import Display, Percentile, Task, Windows
+from medimg_edge.manifest import Display, Name, Percentile, Task, Windows
 
 RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parent / "recipes")
 """Where named recipes lie: in the source tree, and in an installed package."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Epochs = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
@@ -49,15 +50,15 @@ class Pixels(Struct, frozen=True):
 class Augmentation(Struct, frozen=True):
     """Largest change of each kind, drawn evenly for each image and epoch."""
 
-    rotation: float = 8.0
+    rotation: Annotated[float, msgspec.Meta(ge=0, le=180)] = 8.0
     """Degrees: patients stand a little askew."""
-    shift: float = 0.06
+    shift: Share = 0.06
     """Share of the side: collimation and positioning."""
-    zoom: float = 0.10
+    zoom: Share = 0.10
     """Share: distance and patient size."""
-    contrast: float = 0.25
+    contrast: Share = 0.25
     """Share, about the image's mean: tube voltage and display curve."""
-    brightness: float = 0.10
+    brightness: Share = 0.10
     """Share of the full scale: exposure."""
     flip: bool = True
     """Mirror half of the images. Off where the side matters to the finding."""
@@ -66,7 +67,7 @@ class Augmentation(Struct, frozen=True):
 class Training(Struct, frozen=True):
     """The schedule. ``None`` is the backbone's default."""
 
-    backbone: str = "auto"
+    backbone: Literal["auto", "baseline", "tiny", "efficientnet-lite0"] = "auto"
     """``auto``: tiny below 96 pixels, efficientnet-lite0 from there on."""
     pretrained: bool = True
     head_epochs: Epochs | None = None
@@ -90,7 +91,7 @@ class Decision(Struct, frozen=True):
 class Card(Struct, frozen=True):
     """What the bundle says to people."""
 
-    name: str | None = None
+    name: Name | None = None
     """Where left out: the name of the bundle's folder."""
     version: str = "0.1.0"
     intended_use: str = (

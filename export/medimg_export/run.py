@@ -149,6 +149,7 @@ def make_run(
         trained.model.save(partial)
         partial.replace(folder / MODEL)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise WriteError(f"{folder / MODEL} was not written: {error}.") from error
     _write(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
     return Run(folder, record), found
@@ -174,9 +175,10 @@ def require_free(folder: Path, resume: bool) -> None:
     """Refuse to mix two trainings in a folder. Raises RunError."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run is a folder. Name another.")
-    if not folder.exists() or not any(folder.iterdir()):
+    found = {each.name for each in folder.iterdir()} if folder.exists() else set()
+    if not found - {checkpoint.PARTIAL}:  # killed before its first checkpoint was whole
         return
-    if not any((folder / name).exists() for name in (RECORD, checkpoint.NAME)):
+    if not found & {RECORD, checkpoint.NAME}:
         raise RunError(f"{folder} holds other files. Name a new folder for the run.")
     if not resume:
         raise RunError(f"{folder} holds a run. Add --resume to go on with it, or name a new one.")

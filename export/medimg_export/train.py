@@ -7,6 +7,7 @@ op determinism is on; the order of the images, their augmentation and the dropou
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def train(
         if schedule.head_epochs:
             state.history += _train_head(prepared, model, schedule, loss, folder, progress)
         _keep_best(state, model, validation_auc(prepared, model, progress))
+        if schedule.head_epochs:  # minutes of work; without a head stage nothing is learned yet
+            checkpoint.save(path, model, state, identity)
     report = report or (lambda row: None)
     for row in state.history:
         report(row)
@@ -234,29 +237,27 @@ def _train_head(
     started = time.perf_counter()
     rows = prepared.splits.train
     extractor = backbones.feature_extractor(model)
-    path = folder / "features.npy"
     shape = (len(rows), extractor.output_shape[-1])
     try:
-        features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        at = 0
-        for batch in predict(extractor, prepared.cached.pixels, rows, progress, "features"):
-            features[at : at + len(batch)] = batch
-            at += len(batch)
-        head = keras.Sequential([keras.Input(shape[1:]), model.get_layer("logits")])
-        head.compile(keras.optimizers.Adam(HEAD_RATE), loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
-        history = []
-        for epoch in range(schedule.head_epochs):
-            order = _generator(prepared, epoch, "head").permutation(len(rows))
-            batches = np.array_split(order, max(1, len(order) // prepared.recipe.training.batch))
-            losses = [
-                float(head.train_on_batch(features[each], prepared.y[rows[each]]))
-                for each in batches
-            ]
-            history.append({"stage": "head", "epoch": epoch, "loss": float(np.mean(losses))})
+        # Without a name, so that a killed training leaves nothing; plain writes, because a full
+        # disk is an error there and a signal in a map.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for batch in predict(extractor, prepared.cached.pixels, rows, progress, "features"):
+                file.write(batch.tobytes())
+            file.flush()
+            features = np.memmap(file, np.float32, "r", shape=shape)
     except OSError as error:
-        raise WriteError(f"{path} was not written: {error.strerror}.") from error
-    finally:
-        path.unlink(missing_ok=True)
+        raise WriteError(f"{folder} cannot hold the features: {error.strerror}.") from error
+    head = keras.Sequential([keras.Input(shape[1:]), model.get_layer("logits")])
+    head.compile(keras.optimizers.Adam(HEAD_RATE), loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
+    history = []
+    for epoch in range(schedule.head_epochs):
+        order = _generator(prepared, epoch, "head").permutation(len(rows))
+        batches = np.array_split(order, max(1, len(order) // prepared.recipe.training.batch))
+        losses = [
+            float(head.train_on_batch(features[each], prepared.y[rows[each]])) for each in batches
+        ]
+        history.append({"stage": "head", "epoch": epoch, "loss": float(np.mean(losses))})
     history[-1]["val_auc"] = validation_auc(prepared, model, progress)
     history[-1]["seconds"] = round(time.perf_counter() - started, 1)
     return history

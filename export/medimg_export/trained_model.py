@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from medimg_edge.errors import DataInvalid, RecipeError, RunError
@@ -119,12 +120,7 @@ def _of_elsewhere(
 ) -> TrainedModel:
     spec = recipe.model
     model = load_model(path)
-    if recipe.pixels.size is None:
-        height, width = model.input_shape[1:3]
-        if height != width:
-            raise RecipeError(f"The model's input is {width} x {height}; square inputs are read.")
-        recipe = recipes.override(recipe, pixels={"size": height})
-    prepared = prepare(data, recipe, progress, order=spec.outputs)
+    prepared = prepare(data, _sized(recipe, model), progress, order=spec.outputs)
     task, labels = prepared.dataset.task, prepared.dataset.labels
     outputs = spec.outputs or recipe.data.labels or labels
     if sorted(outputs) != sorted(labels):
@@ -158,3 +154,14 @@ def _of_elsewhere(
             "versions": versions(),
         },
     )
+
+
+def _sized(recipe: Recipe, model: keras.Model) -> Recipe:
+    """The recipe with the size of the model's input, where it says none."""
+    shape = model.inputs[0].shape
+    if recipe.pixels.size is not None or len(shape) != 4:  # not images: refused as a graph
+        return recipe
+    _, height, width, _ = shape
+    if height != width:
+        raise RecipeError(f"The model's input is {width} x {height}; square inputs are read.")
+    return recipes.override(recipe, pixels={"size": height})

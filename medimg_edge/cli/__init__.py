@@ -5,12 +5,9 @@ Exit 0: all answered. 1: an input, a check or a gate failed. 2: usage. Nothing p
 
 from __future__ import annotations
 
-import os
-import sys
-
 from medimg_edge.cli.application import app
 from medimg_edge.cli.output import fail
-from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.errors import MedimgEdgeError, WriteError
 
 
 def main() -> None:
@@ -19,9 +16,6 @@ def main() -> None:
         app()
     except MedimgEdgeError as error:
         fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `medimg-edge infer ... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OSError as error:  # Typer itself ends well on Ctrl-C and on a pipe that was closed
+        where = error.filename or "Standard output"
+        fail(WriteError(f"{where} cannot be written: {error.strerror}."))

@@ -57,7 +57,7 @@ def writer(shape: str, sink: Sink) -> Write:
 
 def _images(inputs: Iterable[Path]) -> Iterator[tuple[Path, MedimgEdgeError | None]]:
     for path in inputs:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             yield path, None
             continue
         try:
@@ -69,10 +69,11 @@ def _images(inputs: Iterable[Path]) -> Iterator[tuple[Path, MedimgEdgeError | No
 
 def _base(inputs: list[Path], images: list[Path]) -> Path:
     """What heatmap paths are relative to: the one folder that was given, else what all share."""
-    folders = [path for path in inputs if path.is_dir()]
-    if len(folders) == 1 and all(image.is_relative_to(folders[0]) for image in images):
-        return folders[0]
-    return Path(os.path.commonpath([os.path.abspath(image.parent) for image in images]))
+    folders = [os.path.abspath(path) for path in inputs if os.path.isdir(path)]
+    parents = [os.path.abspath(image.parent) for image in images]
+    if len(folders) == 1 and all(Path(each).is_relative_to(folders[0]) for each in parents):
+        return Path(folders[0])
+    return Path(os.path.commonpath(parents))
 
 
 def _relative(path: Path, base: Path) -> Path:
@@ -86,7 +87,7 @@ def _write_heatmaps(folder: Path, relative: Path, prediction: Prediction) -> Non
             "Leave out --heatmap."
         )
     for column, finding in enumerate(prediction.findings):
-        label = re.sub(r"[^A-Za-z0-9._-]", "_", finding.label)
+        label = re.sub(r"[^\w.-]", "_", finding.label)
         path = folder / relative.parent / f"{relative.name}.{label}.png"
         picture = encode_png(overlay(prediction.pixels, prediction.heatmap[..., column]))
         try:

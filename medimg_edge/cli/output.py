@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -21,16 +21,19 @@ def configure(quiet: bool, log_file: Path | None) -> None:
     _quiet = quiet
     if log_file is not None:
         try:
-            _log = log_file.open("a", encoding="utf-8", buffering=1)
+            _log = log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         except OSError as error:
             raise WriteError(f"{log_file} cannot be written: {error.strerror}.") from error
         log(f"started: {' '.join(sys.argv[1:])}")
 
 
 def log(line: str) -> None:
-    """Append a line with its time to the log file, if there is one."""
+    """Append a line with its time to the log file, if there is one. Raises WriteError."""
     if _log is not None:
-        _log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+        try:
+            _log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+        except OSError as error:
+            raise WriteError(f"{_log.name} cannot be written: {error.strerror}.") from error
 
 
 def note(line: str) -> None:
@@ -45,7 +48,8 @@ def fail(error: MedimgEdgeError) -> NoReturn:
     """Say an error in one line with its code, and exit 1."""
     clear()
     line = f"error [{error.code}]: {error.message}"
-    log(line)
+    with suppress(WriteError):  # of the log file: said already, or less than this one
+        log(line)
     print(line, file=sys.stderr)
     sys.exit(1)
 
@@ -89,7 +93,7 @@ class Sink(AbstractContextManager):
 
     def __init__(self, out: Path | None) -> None:
         self._out = out
-        self._partial = out.with_name(f".{out.name}.partial") if out else None
+        self._partial = Path(out.parent, f".{out.name}.partial") if out else None
         try:
             self._file: IO[str] = (
                 self._partial.open("w", encoding="utf-8", newline="")

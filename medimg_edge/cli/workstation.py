@@ -5,6 +5,8 @@ The one module of the device that may import ``medimg_export``, inside of a comm
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -68,17 +70,35 @@ Seed = Annotated[int | None, typer.Option(help="Decides splits, weights, order, 
 
 
 @contextmanager
-def _workstation() -> Iterator[None]:
-    """Turn a missing extra into the line that installs it."""
+def _workstation(*, tensorflow: bool = True) -> Iterator[None]:
+    """Load what a command needs, and turn a missing extra into the line that installs it."""
     try:
-        import medimg_export  # noqa: F401 - sets TensorFlow up before anything imports it
-
+        if tensorflow:
+            _load_tensorflow()
         yield
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             f"This command runs on a workstation and needs {error.name}, which is not installed "
             "here. pip install 'medimg-edge[export]'"
         ) from error
+
+
+def _load_tensorflow() -> None:
+    """Load it in silence.
+
+    It greets every user with the drivers it misses: from C++, before it can be asked not to.
+    """
+    import medimg_export  # noqa: F401 - sets what TensorFlow says later
+
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def train(
@@ -223,9 +243,8 @@ def evaluate(
 
     Example: medimg-edge evaluate chest-bundle chest/ --out evaluation
     """
-    with _workstation():
+    with _workstation(tensorflow=False):
         from medimg_export.evaluate import evaluate as measure
-
         from medimg_export.metrics import table
 
         done = measure(
@@ -313,7 +332,7 @@ def get(
 
     Example: medimg-edge data get pneumoniamnist --size 28
     """
-    with _workstation():
+    with _workstation(tensorflow=False):
         from medimg_export import medmnist
 
         typer.echo(str(medmnist.get(name, size, out, _counted("downloading"))))
@@ -330,7 +349,7 @@ def phantom(
 
     Example: medimg-edge data phantom phantoms/ --count 1000
     """
-    with _workstation():
+    with _workstation(tensorflow=False):
         from medimg_export import phantoms
 
         phantoms.write(

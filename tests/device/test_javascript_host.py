@@ -1,0 +1,100 @@
+"""The JavaScript host of docs/hosts gives the answers of the frozen bundle's golden set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOST = ROOT / "docs" / "hosts"
+BUNDLE = ROOT / "tests" / "data" / "frozen-bundle"
+CASES = 12
+INSTALL = "install --ignore-scripts --no-audit --no-fund --no-package-lock --fetch-retries=0"
+ARTIFACTS = ["model.onnx", "model.int8.onnx"]
+
+
+@pytest.fixture(scope="module")
+def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """infer.mjs, in a folder with the package that it imports."""
+    for program in ("node", "npm"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    cache = pytestconfig.cache
+    kept = cache.mkdir("javascript-host") if cache else tmp_path_factory.mktemp("npm")
+    folder = tmp_path_factory.mktemp("host")
+    (folder / "node_modules").symlink_to(installed(kept) / "node_modules")
+    return Path(shutil.copy(HOST / "infer.mjs", folder))
+
+
+def installed(kept: Path) -> Path:
+    """What package.json names, installed once for each content that it has had."""
+    package = HOST / "package.json"
+    done = kept / hashlib.sha256(package.read_bytes()).hexdigest()[:16]
+    if not done.exists():
+        with TemporaryDirectory(dir=kept) as folder:
+            prefix = Path(folder, "prefix")
+            prefix.mkdir()
+            shutil.copy(package, prefix)
+            npm_install(prefix)
+            with suppress(OSError):  # another test process was faster
+                prefix.rename(done)
+    return done
+
+
+def npm_install(prefix: Path) -> None:
+    command = ["npm", *INSTALL.split(), "--prefix", str(prefix)]
+    try:
+        npm = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=prefix)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not finish installing onnxruntime-web")
+    if npm.returncode != 0:
+        pytest.skip(f"npm cannot install onnxruntime-web: {npm.stderr.strip()[-300:]}")
+
+
+def infer(host: Path, bundle: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["node", str(host), str(bundle), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_the_host_gives_the_golden_answers(host: Path, artifact: str) -> None:
+    run = infer(host, BUNDLE, "--artifact", artifact)
+    assert run.returncode == 0, run.stdout + run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == CASES
+    assert all(line.endswith(" ok") for line in lines)
+
+
+@pytest.mark.parametrize(("artifact", "beyond"), zip(ARTIFACTS, [2e-4, 0.06], strict=True))
+def test_the_host_fails_where_an_answer_differs(
+    host: Path, copied: Path, artifact: str, beyond: float
+) -> None:
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["golden"][3]["probability"][artifact][0] -= beyond
+    path.write_text(json.dumps(manifest))
+    run = infer(host, copied, "--artifact", artifact)
+    assert run.returncode == 1, run.stdout + run.stderr
+    failed = [line for line in run.stdout.splitlines() if line.endswith(" failed")]
+    assert [line.partition(":")[0] for line in failed] == [manifest["golden"][3]["input"]]
+
+
+def test_the_host_does_not_load_a_changed_model(host: Path, copied: Path) -> None:
+    path = copied / json.loads((copied / "manifest.json").read_bytes())["default_artifact"]
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    run = infer(host, copied)
+    assert run.returncode == 1
+    assert (run.stdout, run.stderr.count("\n")) == ("", 1)
+    assert path.name in run.stderr
