@@ -228,12 +228,11 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
                 f"The output {name!r} is not finite: the model file or this machine's runtime "
                 "is broken. Run `medimg-edge verify` on the bundle."
             )
-        if manifest.outputs[name].unit == "probability" and not (
-            -ROUNDING <= values.min(initial=0) and values.max(initial=0) <= 1 + ROUNDING
-        ):
+        outside = (values < -ROUNDING) | (values > 1 + ROUNDING)
+        if manifest.outputs[name].unit == "probability" and outside.any():
             raise ModelOutput(
-                f"The output {name!r} holds {values.min():.3g} to {values.max():.3g}; "
-                "a probability is in [0, 1]. The model's head is not the one that was exported."
+                f"The output {name!r} holds {values[outside][0]:.3g}; a probability is in [0, 1]. "
+                "The model's head is not what the manifest says: export the bundle anew."
             )
     return outputs
 

@@ -76,7 +76,7 @@ def failure(name: str, error: MedimgEdgeError) -> Failure:
 
 
 def printable(text: str) -> str:
-    """Text that JSON can hold: a path's bytes that are not UTF-8 become escapes like ``\\udce9``."""
+    """Text that JSON can hold: bytes of a path that are not UTF-8 become escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -5,6 +5,9 @@ Exit 0: all answered. 1: an input, a check or a gate failed. 2: usage. Nothing p
 
 from __future__ import annotations
 
+import io
+import sys
+
 from medimg_edge.cli.application import app
 from medimg_edge.cli.output import fail
 from medimg_edge.errors import MedimgEdgeError, WriteError
@@ -12,10 +15,12 @@ from medimg_edge.errors import MedimgEdgeError, WriteError
 
 def main() -> None:
     """Run ``medimg-edge``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a label may lie outside of a terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except MedimgEdgeError as error:
         fail(error)
     except OSError as error:  # Typer itself ends well on Ctrl-C and on a pipe that was closed
         where = error.filename or "Standard output"
-        fail(WriteError(f"{where} cannot be written: {error.strerror}."))
+        fail(WriteError(f"{where} cannot be used: {error.strerror}."))

@@ -1,21 +1,156 @@
-"""Small networks that really run, shared by the tests of the converters."""
+"""What the tests of the workstation share: small networks, synthetic data, one run, one bundle.
 
-import os
+TensorFlow takes seconds to load, so it is imported by the fixtures that need it.
+"""
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
+import cv2
 import numpy as np
 import pytest
-from keras import layers
 from numpy.typing import NDArray
 
-from medimg_export.backbones import build
-from medimg_export.graph import Deployable, deployable
+import medimg_export  # noqa: F401 - before TensorFlow, so that it is quiet
+from medimg_export import phantoms
+from medimg_export.recipe import Recipe, override
+
+if TYPE_CHECKING:
+    import keras
+
+    from medimg_export.export import Exported
+    from medimg_export.graph import Deployable
+    from medimg_export.prepared import Prepared
+    from medimg_export.run import Run
+    from medimg_export.trained_model import TrainedModel
 
 SIZE = 28
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pixel cache of the tests' own, for processes that they start too."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("MEDIMG_EDGE_CACHE", str(folder))
+        yield folder
+
+
+# --- the whole way, once ---
+
+
+@pytest.fixture(scope="session")
+def phantom_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 phantoms of 64 px: 204 to train and validate on, 36 to test."""
+    out = tmp_path_factory.mktemp("phantoms") / "data"
+    phantoms.write(out, 240, size=64)
+    return out
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Small and short: ``tiny`` at 32 pixels for four epochs."""
+    return override(
+        Recipe(),
+        card={"intended_use": "For tests.", "modality": ("DX",)},
+        data={"group_pattern": phantoms.GROUP_PATTERN},
+        pixels={"size": 32},
+        training={"epochs": 4},
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(phantom_data: Path, recipe: Recipe) -> Prepared:
+    from medimg_export.prepared import prepare
+
+    return prepare(phantom_data, recipe)
+
+
+@pytest.fixture(scope="session")
+def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Never written to again: its weights are what other trainings are compared with."""
+    from medimg_export.run import make_run
+
+    return make_run(prepared, tmp_path_factory.mktemp("runs") / "run")[0]
+
+
+@pytest.fixture(scope="session")
+def model(run: Run) -> TrainedModel:
+    from medimg_export.trained_model import trained_model
+
+    return trained_model(run.path)
+
+
+@pytest.fixture(scope="session")
+def exported(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    from medimg_export.export import export
+
+    return export(model, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def bundle(exported: Exported) -> Path:
+    """Never written to: copy it to change it."""
+    return exported.bundle.path
+
+
+# --- data sets of a few small images ---
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Callable[..., Path]:
+    """Write a MedMNIST-style ``.npz``: ``arrays([0, 1, ...])``, an image of noise for each label.
+
+    An image's brightness follows its label. With ``splits``, a name for each image; else all of
+    them are train.
+    """
+
+    def write(labels: Any, *, size: int = SIZE, splits: list[str] | None = None) -> Path:
+        y = np.asarray(labels)
+        random = np.random.default_rng(0)
+        level = 60 + 40 * y.reshape(len(y), -1).sum(axis=1)
+        images = random.normal(level[:, None, None], 30, (len(y), size, size))
+        images = images.clip(0, 255).astype(np.uint8)
+        of = np.array(splits or ["train"] * len(y))
+        path = tmp_path / "images.npz"
+        stored: dict[str, Any] = {}
+        for split in np.unique(of):
+            stored[f"{split}_images"] = images[of == split]
+            stored[f"{split}_labels"] = y[of == split]
+        np.savez(path, **stored)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def blob_csv(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[set[str]]], Path]:
+    """Write PNG files and a CSV: a bright blob for each of an image's labels, at its own place."""
+    places = {"left": (16, 7), "right": (16, 25), "top": (6, 16)}
+
+    def write(labels: list[set[str]]) -> Path:
+        folder = tmp_path_factory.mktemp("blobs")
+        random = np.random.default_rng(2)
+        y, x = np.mgrid[:32, :32]
+        lines = ["path,label"]
+        for number, found in enumerate(labels):
+            image = random.normal(90, 12, (32, 32))
+            for name in found & set(places):
+                row, column = places[name]
+                image += 120 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 18)
+            cv2.imwrite(str(folder / f"{number:03}.png"), image.clip(0, 255).astype(np.uint8))
+            lines.append(f"{number:03}.png,{';'.join(sorted(found))}")
+        path = folder / "labels.csv"
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
+
+
+# --- small networks that really run, for the converters ---
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +170,10 @@ def blobs() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 @pytest.fixture(scope="session")
 def trained(blobs: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Deployable:
     """Depthwise, residual, with batch normalization and ReLU6; trained to tell blobs from noise."""
+    import keras
+
+    from medimg_export.graph import deployable
+
     keras.utils.set_random_seed(3)
     model = _separable(outputs=1)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -46,6 +185,11 @@ def trained(blobs: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Deployable:
 @pytest.fixture(scope="session")
 def deployables(trained: Deployable) -> dict[str, Deployable]:
     """One network for every kind of head."""
+    import keras
+
+    from medimg_export.backbones import build
+    from medimg_export.graph import deployable
+
     keras.utils.set_random_seed(4)
     shape = (SIZE, SIZE, 1)
     color = (SIZE, SIZE + 4, 3)
@@ -57,33 +201,35 @@ def deployables(trained: Deployable) -> dict[str, Deployable]:
         ),
         "flatten": deployable(build("baseline", shape, 1), task="binary"),
         "no heatmap": deployable(
-            _random_statistics(_separable(1, pool=layers.GlobalMaxPooling2D)), task="binary"
+            _random_statistics(_separable(1, pool="GlobalMaxPooling2D")), task="binary"
         ),
     }
 
 
-def _separable(
-    outputs: int, pool: Callable[[], layers.Layer] = layers.GlobalAveragePooling2D
-) -> keras.Model:
+def _separable(outputs: int, pool: str = "GlobalAveragePooling2D") -> keras.Model:
+    import keras
+    from keras import layers
+
+    def normalized(convolution: layers.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
+        return layers.BatchNormalization(momentum=0.9)(convolution(x))
+
     pixels = keras.Input((SIZE, SIZE, 1), dtype="uint8")
     x = layers.Rescaling(1 / 128, offset=-127 / 128)(pixels)
-    x = _normalized(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False), x)
+    x = normalized(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False), x)
     for width in (16, 24):
         x = layers.ReLU(6.0)(x)
-        x = _normalized(layers.DepthwiseConv2D(3, padding="same", use_bias=False), x)
+        x = normalized(layers.DepthwiseConv2D(3, padding="same", use_bias=False), x)
         x = layers.ReLU(6.0)(x)
-        x = _normalized(layers.Conv2D(width, 1, use_bias=False), x)
-    x = layers.Add()([x, _normalized(layers.Conv2D(24, 3, padding="same", use_bias=False), x)])
+        x = normalized(layers.Conv2D(width, 1, use_bias=False), x)
+    x = layers.Add()([x, normalized(layers.Conv2D(24, 3, padding="same", use_bias=False), x)])
     x = layers.ReLU(6.0)(x)
-    return keras.Model(pixels, layers.Dense(outputs)(pool()(x)))
-
-
-def _normalized(convolution: layers.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.BatchNormalization(momentum=0.9)(convolution(x))
+    return keras.Model(pixels, layers.Dense(outputs)(getattr(layers, pool)()(x)))
 
 
 def _random_statistics(model: keras.Model) -> keras.Model:
     """Batch normalizations as after training: fresh ones are the identity and fold to nothing."""
+    from keras import layers
+
     random = np.random.default_rng(5)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):

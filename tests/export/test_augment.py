@@ -1,0 +1,98 @@
+"""Augmentation: nothing, one kind at a time, and always the same for (seed, epoch, index)."""
+
+import numpy as np
+import pytest
+
+from medimg_export.augment import augment, draw
+from medimg_export.recipe import Augmentation
+
+OFF = Augmentation(rotation=0, shift=0, zoom=0, contrast=0, brightness=0, flip=False)
+RANDOM = np.random.default_rng(0)
+GRAY = RANDOM.integers(0, 256, (24, 31, 1), np.uint8)
+RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
+
+
+def row(**drawn: float) -> np.ndarray:
+    names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror")
+    return np.array([drawn.get(name, 0.0) for name in names], np.float32)
+
+
+def only(**kind) -> Augmentation:
+    values = {"rotation": 0, "shift": 0, "zoom": 0, "contrast": 0, "brightness": 0, "flip": False}
+    return Augmentation(**values | kind)
+
+
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
+def test_nothing_happens_where_every_magnitude_is_zero(pixels: np.ndarray):
+    for drawn in draw(50, seed=1, epoch=2):
+        assert np.array_equal(augment(pixels, drawn, OFF), pixels)
+
+
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
+def test_a_flip_is_the_exact_mirror_image(pixels: np.ndarray):
+    flipped = [augment(pixels, drawn, only(flip=True)) for drawn in draw(200, seed=0, epoch=0)]
+    mirrored = sum(np.array_equal(each, pixels[:, ::-1]) for each in flipped)
+    assert mirrored + sum(np.array_equal(each, pixels) for each in flipped) == 200
+    assert 70 < mirrored < 130
+
+
+@pytest.mark.parametrize(
+    ("spec", "drawn", "expected"),
+    [
+        (only(shift=0.25), row(across=1.0), "right"),
+        (only(shift=0.25), row(down=1.0), "down"),
+        (only(shift=0.25), row(across=-1.0), "left"),
+    ],
+    ids=["right", "down", "left"],
+)
+def test_a_shift_moves_by_its_share_and_repeats_the_border(spec, drawn, expected):
+    pixels = RANDOM.integers(0, 256, (24, 32, 1), np.uint8)
+    moved = augment(pixels, drawn, spec)
+    edge = {
+        "right": (moved[:, 8:], pixels[:, :-8], moved[:, :8], pixels[:, :1]),
+        "down": (moved[6:], pixels[:-6], moved[:6], pixels[:1]),
+        "left": (moved[:, :-8], pixels[:, 8:], moved[:, -8:], pixels[:, -1:]),
+    }[expected]
+    assert np.array_equal(edge[0], edge[1])
+    assert np.array_equal(edge[2], np.broadcast_to(edge[3], edge[2].shape))
+
+
+def test_a_quarter_turn_and_a_zoom_are_about_the_centre():
+    square = RANDOM.integers(0, 256, (21, 21, 1), np.uint8)
+    turned = augment(square, row(angle=1.0), only(rotation=90))
+    assert np.abs(turned[..., 0].astype(int) - np.rot90(square[..., 0])).max() <= 1
+    disc = np.zeros((41, 41, 1), np.uint8)
+    disc[16:25, 16:25] = 255
+    larger = augment(disc, row(zoom=1.0), only(zoom=0.5))
+    assert larger[20, 20] == 255
+    assert 1.9 < larger.sum(dtype=float) / disc.sum(dtype=float) < 2.6
+    assert np.array_equal(larger, larger[::-1, ::-1])
+
+
+def test_contrast_and_brightness_are_lines_about_the_mean():
+    pixels = np.array([[100, 120], [140, 160]], np.uint8)[..., None]  # mean 130
+    stretched = augment(pixels, row(contrast=1.0), only(contrast=0.5))
+    assert stretched[..., 0].tolist() == [[85, 115], [145, 175]]
+    brighter = augment(pixels, row(brightness=-1.0), only(brightness=0.2))
+    assert brighter[..., 0].tolist() == [[49, 69], [89, 109]]
+    clipped = augment(pixels, row(brightness=1.0), only(brightness=0.5))
+    assert clipped[..., 0].tolist() == [[228, 248], [255, 255]]
+
+
+def test_shape_and_type_stay():
+    for pixels in (GRAY, RGB):
+        for drawn in draw(20, seed=5, epoch=1):
+            found = augment(pixels, drawn, Augmentation())
+            assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
+
+
+def test_what_is_drawn_follows_from_seed_epoch_and_index():
+    first = draw(100, seed=7, epoch=3)
+    assert first.shape == (100, 7)
+    assert first.dtype == np.float32
+    assert -1 <= first.min() < -0.9
+    assert 0.9 < first.max() < 1
+    assert np.array_equal(draw(100, seed=7, epoch=3), first)
+    assert np.array_equal(draw(60, seed=7, epoch=3), first[:60])
+    for other in (draw(100, seed=8, epoch=3), draw(100, seed=7, epoch=4)):
+        assert not (other == first).any()
