@@ -71,12 +71,15 @@ def measure(classifier: Classifier, count: int, first_seed: int = FIRST_SEED) ->
 def dilate_by_cell(mask: NDArray[np.uint8], grid: tuple[int, ...]) -> NDArray[np.uint8]:
     """Widen a mask by the height and width of one cell on every side."""
     rows, columns = (round(side / cells) for side, cells in zip(mask.shape, grid, strict=True))
-    return cv2.dilate(mask, np.ones((2 * rows + 1, 2 * columns + 1), np.uint8))
+    widened = cv2.dilate(mask, np.ones((2 * rows + 1, 2 * columns + 1), np.uint8))
+    return np.asarray(widened, np.uint8)
 
 
 def main() -> int:
     """Print the table; 1 where a limit is missed."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("bundle", type=Path)
     arguments.add_argument("--count", type=int, default=200)
     arguments.add_argument("--seed", type=int, default=FIRST_SEED)

@@ -18,7 +18,9 @@ from medimg_export.phantom_chest import chest
 
 def main() -> None:
     """Write the picture."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("bundle", type=Path)
     arguments.add_argument("out", type=Path)
     arguments.add_argument("--seed", type=int, default=100_021)
@@ -26,7 +28,7 @@ def main() -> None:
     phantom = chest(chosen.seed, positive=True, size=SIDE)
     found = Classifier(chosen.bundle).predict(phantom.pixels)
     assert found.heatmap is not None
-    radiograph = cv2.cvtColor((phantom.pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    radiograph = np.repeat((phantom.pixels >> 8).astype(np.uint8)[..., None], 3, axis=2)
     evidence = overlay(radiograph, found.heatmap[..., 0])
     gap = np.full((SIDE, 12, 3), 255, np.uint8)
     picture = np.hstack([radiograph, gap, evidence])

@@ -117,9 +117,17 @@ class _LiteRtEngine:
             manifest,
             "uint8",
         )
+        shape = tuple(self._runner.get_input_details()[manifest.input.name]["shape"][1:])
+        if shape != manifest.input.shape:  # LiteRT would resize the network to it
+            raise ModelLoad(f"The model takes {shape}; the manifest says {manifest.input.shape}.")
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
+        if pixels.shape[1:] != self._manifest.input.shape:
+            raise ModelOutput(
+                f"LiteRT was given pixels of shape {pixels.shape[1:]}; "
+                f"the model takes {self._manifest.input.shape}."
+            )
         with self._lock:
             try:
                 outputs = self._runner(**{self._manifest.input.name: pixels})

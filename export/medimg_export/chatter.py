@@ -53,6 +53,15 @@ def conversion(task: str, advice: str) -> Iterator[None]:
             raise ConversionError(f"{task} failed: {reason}. {advice}{_tail(log)}") from error
 
 
+def load_tensorflow() -> None:
+    """Import TensorFlow in silence, before anything else does.
+
+    It greets every user with the drivers it misses: from C++, before it can be asked not to.
+    """
+    with tempfile.TemporaryFile() as log, _captured(log):
+        import tensorflow  # noqa: F401
+
+
 @contextlib.contextmanager
 def _captured(log: BinaryIO) -> Iterator[None]:
     """Send both streams, as descriptors and as ``sys.stdout``, and the root logger to ``log``.

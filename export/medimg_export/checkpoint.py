@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -53,7 +54,8 @@ def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any])
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise WriteError(f"The checkpoint {path} was not written: {error.strerror}.") from error
 
 

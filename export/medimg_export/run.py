@@ -6,6 +6,7 @@ checkpoint that the training can go on from.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -105,6 +106,7 @@ def make_run(
     except OSError as error:
         raise WriteError(f"{folder} cannot be made: {error.strerror}.") from error
     trained = train(prepared, folder, resume=resume, progress=progress, report=report)
+    _save(trained.model, folder / MODEL)
 
     task, labels = prepared.dataset.task, prepared.dataset.labels
     rows = prepared.splits.val
@@ -144,15 +146,19 @@ def make_run(
         notes=[*prepared.dataset.notes, *prepared.splits.notes],
         groups=groups,
     )
-    partial = folder / "model.partial.keras"
-    try:
-        trained.model.save(partial)
-        partial.replace(folder / MODEL)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise WriteError(f"{folder / MODEL} was not written: {error}.") from error
     _write(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
     return Run(folder, record), found
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    partial = path.with_name("model.partial.keras")
+    try:
+        model.save(partial)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise WriteError(f"{path} was not written: {error}.") from error
 
 
 def operating_points(
@@ -258,5 +264,6 @@ def _write(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise WriteError(f"{path} was not written: {error.strerror}.") from error

@@ -5,8 +5,6 @@ The one module of the device that may import ``medimg_export``, inside of a comm
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -74,31 +72,15 @@ def _workstation(*, tensorflow: bool = True) -> Iterator[None]:
     """Load what a command needs, and turn a missing extra into the line that installs it."""
     try:
         if tensorflow:
-            _load_tensorflow()
+            from medimg_export.chatter import load_tensorflow
+
+            load_tensorflow()
         yield
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             f"This command runs on a workstation and needs {error.name}, which is not installed "
             "here. pip install 'medimg-edge[export]'"
         ) from error
-
-
-def _load_tensorflow() -> None:
-    """Load it in silence.
-
-    It greets every user with the drivers it misses: from C++, before it can be asked not to.
-    """
-    import medimg_export  # noqa: F401 - sets what TensorFlow says later
-
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def train(

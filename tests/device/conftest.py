@@ -91,7 +91,7 @@ def mean_bundle(tmp_path: Path) -> Callable[..., Path]:
                 "probability": m.Output((None, count), "probability"),
                 "heatmap": m.Output((None, SIDE, SIDE, count), "logit"),
             },
-            "decision": {"model.onnx": {label: point for label in findings}},
+            "decision": {"model.onnx": dict.fromkeys(findings, point)},
             "default_artifact": "model.onnx",
             "artifacts": {
                 "model.onnx": m.Artifact(

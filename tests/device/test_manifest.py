@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,17 @@ def changed(*path, to) -> bytes:
     return json.dumps(whole).encode()
 
 
-def test_what_version_1_wrote_decodes_and_encodes_to_the_same_bytes():
+def test_what_version_1_wrote_decodes_and_loses_nothing():
     found = decode(WRITTEN)
     assert found.labels == ("normal", "opacity")
     assert found.findings == ("opacity",)
-    assert encode(found) == WRITTEN
+    assert json.loads(encode(found)) == raw()
 
 
 def test_the_schema_is_what_version_1_published():
-    """Whoever reads manifests built on it; a change here needs ``manifest.SCHEMA`` to rise."""
-    assert manifest.schema() == json.loads((DATA / "schema-manifest.json").read_text())
+    """Readers in other languages build on it: but for its words, a change here is a new schema."""
+    published = json.loads((DATA / "schema-manifest.json").read_text())
+    assert json.loads(json.dumps(manifest.schema())) == published
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ POINT = {"threshold": 0.5, "rule": "stated"}
         (("outputs", "heatmap", "shape"), [None, 1], "outputs do not fit"),
         (("outputs", "embedding", "shape"), [None], "outputs do not fit"),
         (("outputs",), {}, "no 'probability'"),
-        (("input", "shape"), [64, 64, 1], "not what preprocessing makes"),
+        (("input", "shape"), [65, 64, 1], "not what preprocessing makes"),
         (("input", "axes"), "NCHW", "axes"),
         (("input", "dtype"), "float32", "dtype"),
         (("default_artifact",), "none.onnx", "not among the artifacts"),
@@ -212,20 +214,16 @@ JSON = st.recursive(
 @given(st.sampled_from([path for path in paths(raw()) if path]), JSON)
 def test_any_change_decodes_or_is_refused(path, value):
     data = changed(*path, to=value)
-    try:
+    with suppress(BundleError):
         assert isinstance(decode(data), Manifest)
-    except BundleError:
-        pass
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40), st.integers(0, len(WRITTEN)))
 def test_any_bytes_decode_or_are_refused(data, at):
     for whole in (data, WRITTEN[:at] + data + WRITTEN[at + 1 :]):
-        try:
+        with suppress(BundleError):
             decode(whole)
-        except BundleError:
-            pass
 
 
 def test_defaults_are_written_out():

@@ -100,8 +100,8 @@ def bundle(exported: Exported) -> Path:
 # --- data sets of a few small images ---
 
 
-@pytest.fixture
-def arrays(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a MedMNIST-style ``.npz``: ``arrays([0, 1, ...])``, an image of noise for each label.
 
     An image's brightness follows its label. With ``splits``, a name for each image; else all of
@@ -115,7 +115,7 @@ def arrays(tmp_path: Path) -> Callable[..., Path]:
         images = random.normal(level[:, None, None], 30, (len(y), size, size))
         images = images.clip(0, 255).astype(np.uint8)
         of = np.array(splits or ["train"] * len(y))
-        path = tmp_path / "images.npz"
+        path = tmp_path_factory.mktemp("arrays") / "images.npz"
         stored: dict[str, Any] = {}
         for split in np.unique(of):
             stored[f"{split}_images"] = images[of == split]

@@ -111,6 +111,14 @@ def test_a_damaged_file_is_refused(written: Path, tmp_path: Path, damage):
         checkpoint.load(path, network(), IDENTITY)
 
 
+def test_a_folder_that_is_gone_is_a_write_error(tmp_path: Path):
+    (tmp_path / "file").touch()
+    model = network()
+    for folder in ("gone", "file"):
+        with pytest.raises(WriteError, match="was not written"):
+            checkpoint.save(tmp_path / folder / "x.npz", model, state_of(model), IDENTITY)
+
+
 def test_a_full_disk_leaves_the_old_one(written: Path, tmp_path: Path):
     path = tmp_path / checkpoint.NAME
     path.write_bytes(written.read_bytes())

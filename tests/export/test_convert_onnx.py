@@ -225,7 +225,7 @@ def test_nan_weights_are_refused(trained: Deployable, tmp_path: Path) -> None:
 
 def test_a_layer_without_an_onnx_operator_is_refused_in_words(tmp_path: Path) -> None:
     pixels = keras.Input((8, 8, 1), dtype="uint8")
-    x = keras.ops.cast(pixels, "float32")
+    x: Any = keras.ops.cast(pixels, "float32")
     x = keras.ops.svd(x[..., 0], compute_uv=False)
     model = keras.Model(pixels, {"probability": keras.ops.sigmoid(x)})
     with pytest.raises(ConversionError, match=r"(?s)conversion to ONNX failed: .*opset 17"):

@@ -208,7 +208,7 @@ def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_layer_that_needs_select_operators_is_refused_in_words(tmp_path: Path) -> None:
     pixels = keras.Input((8, 8, 1), dtype="uint8", name="pixels")
-    x = keras.ops.cast(pixels, "float32")
+    x: Any = keras.ops.cast(pixels, "float32")
     x = keras.ops.svd(x[..., 0], compute_uv=False)
     model = keras.Model(pixels, {"probability": keras.ops.sigmoid(x)})
     with pytest.raises(

@@ -1,0 +1,253 @@
+"""Open, read, describe; and write so that the old bundle or the new one is there, never a half."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from medimg_edge.bundle import MANIFEST, Bundle, describe_files, is_safe, staged
+from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer, WriteError
+
+
+def test_open(frozen):
+    opened = Bundle.open(str(frozen))
+    assert opened.path == frozen
+    assert opened.hash == hashlib.sha256((frozen / MANIFEST).read_bytes()).hexdigest()
+    assert set(opened.entries) == set(describe_files(frozen)) - {MANIFEST}
+    assert {"model.onnx", "MODEL_CARD.md", "golden/01-gray8.png"} <= set(opened.entries)
+    for name, entry in opened.entries.items():
+        data = opened.read(name)
+        assert data == (frozen / name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.bytes, entry.sha256)
+    opened.check_contents()
+
+
+def test_artifact(frozen):
+    opened = Bundle.open(frozen)
+    assert opened.artifact() == opened.manifest.default_artifact == "model.int8.onnx"
+    assert opened.artifact("model.tflite") == "model.tflite"
+    with pytest.raises(ArtifactUnknown, match=r"it has .*model\.int8\.tflite"):
+        opened.artifact("MODEL_CARD.md")
+
+
+def test_read_trusts_nothing(bundle):
+    opened = Bundle.open(bundle)
+    path = bundle / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FilesDiffer, match=r"model\.onnx is not the file"):
+        opened.read("model.onnx")
+    with pytest.raises(FilesDiffer, match=r"model\.onnx"):
+        opened.check_contents()
+    path.unlink()
+    with pytest.raises(FilesDiffer, match="No such file"):
+        opened.read("model.onnx")
+    for name in (MANIFEST, "../bundle/model.onnx", "none"):
+        with pytest.raises(FilesDiffer, match="lists no file"):
+            opened.read(name)
+
+
+def test_the_signatures_are_not_listed(bundle):
+    (bundle / "signatures" / "by").mkdir(parents=True)
+    (bundle / "signatures" / "by" / "someone.sig").write_bytes(b"...")
+    Bundle.open(bundle).check_contents()
+
+
+@pytest.mark.parametrize("path", ["none", "file", "empty", "long" * 100, "nested/none"])
+def test_no_bundle(tmp_path, path):
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleMissing, match=r"folder that `medimg-edge export` wrote"):
+        Bundle.open(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "golden/01-gray8.png", "a/b/c", "a b", "..a", "a..", "ä", "signatures2"]
+)
+def test_safe_paths(name):
+    assert is_safe(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "/", "/etc/passwd", "../x", "a/../x", "a/..", "./a", "a/./b", "a//b"),
+        *("a/", "a\\b", "..\\x", "C:x", "C:/x", "a\0b", "a?", "a*", 'a"', "a|b", "a<b", "a>b"),
+        *(MANIFEST, "signatures", "signatures/x"),
+    ],
+)
+def test_unsafe_paths(name):
+    assert not is_safe(name)
+
+
+# Writing
+
+
+def small(folder: Path, text: str) -> None:
+    """Enough of a bundle to be replaced."""
+    folder.mkdir(exist_ok=True)
+    (folder / MANIFEST).write_text(text)
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "weights").write_text(text)
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    path = tmp_path / "bundles" / "out"
+    path.mkdir(parents=True)
+    small(path, "old")
+    return path
+
+
+def assert_only(out: Path, text: str) -> None:
+    """The bundle is whole, and nothing lies beside it."""
+    assert os.listdir(out.parent) == [out.name]
+    assert (out / MANIFEST).read_text() == (out / "model" / "weights").read_text() == text
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_staged(out, exists):
+    if not exists:
+        shutil.rmtree(out.parent)
+    with staged(out) as folder:
+        assert folder.parent == out.parent  # one file system, or it could not be renamed
+        small(folder, "new")
+    assert_only(out, "new")
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_interrupted_export(out, error, exists):
+    if not exists:
+        shutil.rmtree(out)
+    with pytest.raises(error), staged(out) as folder:  # noqa: PT012 - what the block ends in
+        small(folder, "new")
+        raise error
+    if exists:
+        assert_only(out, "old")
+    else:
+        assert not os.listdir(out.parent)
+
+
+def test_only_a_bundle_or_an_empty_folder_is_replaced(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"...")
+    (tmp_path / "link").symlink_to(photos)
+    for out in (photos, photos / "a.png", tmp_path / "link", photos / "a.png" / "out"):
+        with pytest.raises(WriteError), staged(out):
+            pass
+    assert os.listdir(photos) == ["a.png"]
+    (tmp_path / "empty").mkdir()
+    with staged(tmp_path / "empty") as folder:
+        small(folder, "new")
+    assert (tmp_path / "empty" / MANIFEST).read_text() == "new"
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(WriteError, match="too long"), staged(tmp_path / ("long" * 100)):
+        pass
+
+
+def test_nobody_sees_half_a_bundle(out):
+    """One thread exchanges the bundle, another opens it all the while."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("one step needs renameat2 of Linux")
+    done = False
+
+    def replace() -> None:
+        nonlocal done
+        for at in range(30):
+            with staged(out) as folder:
+                small(folder, f"new {at}")
+        done = True
+
+    writer = Thread(target=replace)
+    writer.start()
+    seen = set()
+    while not done and writer.is_alive():
+        seen.add((out / MANIFEST).read_text())
+    writer.join()
+    assert done
+    assert seen <= {"old", *(f"new {at}" for at in range(30))}
+    assert_only(out, "new 29")
+
+
+FILL = """
+import sys
+from pathlib import Path
+from medimg_edge.bundle import staged
+from medimg_edge.errors import WriteError
+{limit}
+try:
+    with staged(Path(sys.argv[1])) as folder:
+        (folder / "manifest.json").write_text("new")
+        (folder / "model").write_bytes(bytes(4 * 2**20))
+except WriteError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_may_not_grow(out):
+    limit = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", FILL.format(limit=limit), out], capture_output=True, text=True
+    )
+    assert "was not written (File too large); what was there before is unchanged" in run.stdout
+    assert_only(out, "old")
+
+
+def test_a_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    script = 'mount -t tmpfs -o size=2m tmpfs "$1"; '
+    try:
+        subprocess.run([*mount, script, "sh", disk], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system lets no user mount a file system of their own")
+    (tmp_path / "fill.py").write_text(FILL.format(limit=""))
+    script += (
+        'mkdir "$1/out"; printf old >"$1/out/manifest.json"; "$2" "$3" "$1/out"; '
+        'ls -A "$1" "$1/out"; cat "$1/out/manifest.json"'
+    )
+    run = subprocess.run(
+        [*mount, script, "sh", disk, sys.executable, tmp_path / "fill.py"],
+        capture_output=True,
+        text=True,
+    )
+    said, *rest = run.stdout.splitlines()
+    assert "No space left on device" in said
+    assert rest == [f"{disk}:", "out", "", f"{disk}/out:", "manifest.json", "old"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_export(bundle):
+    program = (
+        "import sys, time; from pathlib import Path; from medimg_edge.bundle import staged\n"
+        "with staged(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'manifest.json').write_text('new')\n"
+        "    print('half way', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, bundle], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    with writer.stdout:
+        assert writer.stdout.readline() == "half way\n"
+        writer.kill()
+        assert writer.wait() == -signal.SIGKILL
+    Bundle.open(bundle).check_contents()

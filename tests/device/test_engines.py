@@ -1,0 +1,268 @@
+"""Both runtimes on real model files, and the files that they must not run."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from medimg_edge import engines
+from medimg_edge.bundle import Bundle
+from medimg_edge.errors import ExtraMissing, ModelError, ModelLoad, ModelOutput, NotFinite
+from medimg_edge.golden import FLOAT32_LIMIT, INT8_LIMIT
+from medimg_edge.manifest import Input
+
+ARTIFACTS = ["model.onnx", "model.int8.onnx", "model.tflite", "model.int8.tflite"]
+
+
+@pytest.fixture(scope="module")
+def opened(frozen) -> Bundle:
+    return Bundle.open(frozen)
+
+
+@pytest.fixture(scope="module")
+def pixels(opened) -> np.ndarray:
+    """uint8 (12, H, W, C): the golden set's tensors."""
+    stored = [np.frombuffer(opened.read(case.pixels), np.uint8) for case in opened.manifest.golden]
+    return np.stack(stored).reshape(-1, *opened.manifest.preprocessing.shape)
+
+
+def load(opened: Bundle, name: str) -> engines.Engine:
+    kind = opened.manifest.artifacts[name].format
+    if not engines.installed(kind):
+        pytest.skip("LiteRT is not installed")
+    return engines.load(opened.read(name), kind, opened.manifest)
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_the_golden_answers(opened, pixels, name):
+    engine = load(opened, name)
+    found = np.concatenate([engine.run(each[None])["probability"] for each in pixels])
+    expected = np.array([case.probability[name] for case in opened.manifest.golden])
+    limit = INT8_LIMIT if "int8" in name else FLOAT32_LIMIT
+    assert np.abs(found - expected).max() <= limit
+    assert engine.runtime.split()[0] == ("litert" if name.endswith("tflite") else "onnxruntime")
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_batches(opened, pixels, name):
+    """Twelve alone, or seven and five: within float32's rounding the same."""
+    engine = load(opened, name)
+    alone = [engine.run(each[None]) for each in pixels]
+    batches = [engine.run(pixels[:7]), engine.run(pixels[7:])]
+    for output, described in opened.manifest.outputs.items():
+        one = np.concatenate([each[output] for each in alone])
+        seven = np.concatenate([each[output] for each in batches])
+        assert one.dtype == seven.dtype == np.float32
+        assert one.shape == seven.shape == (12, *described.shape[1:])
+        assert np.abs(one - seven).max() <= 1e-5 * max(1, np.abs(one).max())
+
+
+def test_the_formats_agree(opened, pixels):
+    onnx, tflite = (load(opened, name).run(pixels) for name in ("model.onnx", "model.tflite"))
+    for output in opened.manifest.outputs:
+        scale = max(1, np.abs(onnx[output]).max())
+        assert np.abs(onnx[output] - tflite[output]).max() <= 1e-4 * scale
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize(
+    "data", [b"", b"text, not a model", b"\xff" * 40, b"\x3a\xff\xff\xff\xff\x0f", b"\x0b\x0c"]
+)
+def test_what_is_no_model(opened, kind, data):
+    with pytest.raises(ModelLoad, match="model"):
+        engines.load(data, kind, opened.manifest)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_a_model_cut_short(opened, name):
+    data = opened.read(name)
+    for length in (1, 100, len(data) // 2, len(data) - 1):
+        with pytest.raises(ModelLoad):
+            engines.load(data[:length], "onnx", opened.manifest)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 1), (1, 64, 64, 3), (1, 64, 64)])
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_tensors_that_do_not_fit(opened, shape, name):
+    with pytest.raises(ModelOutput, match=r"ONNX Runtime|LiteRT"):
+        load(opened, name).run(np.zeros(shape, np.uint8))
+
+
+def test_a_manifest_of_another_size(opened):
+    """LiteRT fits a pooled network to any input, and would answer."""
+    if not engines.installed("tflite"):
+        pytest.skip("LiteRT is not installed")
+    other = structs.replace(opened.manifest, input=Input(shape=(32, 48, 1)))
+    with pytest.raises(ModelLoad, match=r"\(32, 48, 1\)"):
+        engines.load(opened.read("model.tflite"), "tflite", other)
+
+
+# Networks that are not what the manifest says
+
+
+def changed(opened: Bundle, change) -> bytes:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(opened.read("model.onnx"))
+    change(model, onnx)
+    return model.SerializeToString()
+
+
+def rename(model, old: str, new: str) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = new if value.name == old else value.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+
+
+def retype(model, kind: int) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = kind
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda model, onnx: setattr(model.graph.node[0], "op_type", "NoSuch"), "does not load"),
+        (lambda model, onnx: rename(model, "pixels", "image"), r"takes \{'image'"),
+        (lambda model, onnx: rename(model, "probability", "p"), "no output 'probability'"),
+        (lambda model, onnx: retype(model, onnx.TensorProto.FLOAT), r"tensor\(float\)"),
+    ],
+)
+def test_other_names_and_types(opened, change, says):
+    with pytest.raises(ModelLoad, match=says):
+        engines.load(changed(opened, change), "onnx", opened.manifest)
+
+
+def weights(model, onnx, value: float) -> None:
+    """Every element of the largest weight becomes a value."""
+    largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    array = onnx.numpy_helper.to_array(largest)
+    largest.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, value), largest.name))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_weights_give_no_answer(opened, pixels, value):
+    data = changed(opened, lambda model, onnx: weights(model, onnx, value))
+    engine = engines.load(data, "onnx", opened.manifest)
+    with pytest.raises(NotFinite, match="not finite"):
+        engine.run(pixels[:1])
+
+
+def answer_with(model, onnx, source: str, operator: str, **attributes) -> None:
+    """The output ``probability`` becomes something else that is computed from a value."""
+    for node in model.graph.node:
+        node.output[:] = ["unused" if name == "probability" else name for name in node.output]
+    made = onnx.helper.make_node(operator, [source], ["probability"], **attributes)
+    model.graph.node.append(made)
+    (output,) = [each for each in model.graph.output if each.name == "probability"]
+    model.graph.output.remove(output)
+
+
+@pytest.mark.parametrize(
+    ("source", "operator", "attributes", "kind", "shape", "says"),
+    [
+        ("unused", "Cast", {"to": 11}, "DOUBLE", ["N", 1], "float64"),
+        ("unused", "Cast", {"to": 8}, "STRING", ["N", 1], "object"),
+        ("unused", "SequenceConstruct", {}, None, None, "list"),
+        ("unused", "Shape", {}, "INT64", [2], "int64"),
+        ("embedding", "Identity", {}, "FLOAT", ["N", 128], r"shape \(3, 128\)"),
+        ("unused", "Flatten", {"axis": 0}, "FLOAT", [1, "N"], "shape"),
+        ("unused", "Neg", {}, "FLOAT", ["N", 1], r"probability is in \[0, 1\]"),
+        ("unused", "Exp", {}, "FLOAT", ["N", 1], r"probability is in \[0, 1\]"),
+    ],
+)
+def test_outputs_that_are_no_probability(
+    opened, pixels, source, operator, attributes, kind, shape, says
+):
+    def change(model, onnx) -> None:
+        answer_with(model, onnx, source, operator, **attributes)
+        if kind is None:
+            tensor = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, ["N", 1])
+            value = onnx.helper.make_value_info(
+                "probability", onnx.helper.make_sequence_type_proto(tensor)
+            )
+        else:
+            value = onnx.helper.make_tensor_value_info(
+                "probability", getattr(onnx.TensorProto, kind), shape
+            )
+        model.graph.output.append(value)
+
+    engine = engines.load(changed(opened, change), "onnx", opened.manifest)
+    with pytest.raises(ModelOutput, match=says):
+        engine.run(pixels[:3])
+
+
+# External data
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    """One field of a protobuf message."""
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    return varint(number << 3) + varint(value)
+
+
+def varint(value: int) -> bytes:
+    done = b""
+    while value > 127:
+        done += bytes([value & 127 | 128])
+        value >>= 7
+    return done + bytes([value])
+
+
+EXTERNAL = field(8, b"weights") + field(14, 1)
+ATTRIBUTES = {
+    "tensor": field(5, EXTERNAL),
+    "tensors": field(10, EXTERNAL),
+    "sparse": field(22, field(2, EXTERNAL)),
+    "sparses": field(23, field(1, EXTERNAL)),
+    "graph": field(6, field(5, EXTERNAL)),
+    "graphs": field(11, field(1, field(5, field(5, EXTERNAL)))),
+}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        field(7, field(5, EXTERNAL)),
+        field(7, field(15, field(1, EXTERNAL))),
+        field(7, field(5, field(14, 2**32 + 1))),  # protobuf keeps the low 32 bits of an enum
+        *(field(7, field(1, field(5, attribute))) for attribute in ATTRIBUTES.values()),
+        *(field(25, field(7, field(5, attribute))) for attribute in ATTRIBUTES.values()),
+        *(field(25, field(11, attribute)) for attribute in ATTRIBUTES.values()),
+    ],
+)
+def test_external_data_is_found_wherever_a_tensor_may_be(model):
+    assert engines.has_external_data(field(1, 8) + model)
+
+
+def test_inner_data_is_not_external(opened):
+    assert not engines.has_external_data(field(7, field(5, field(8, b"w") + field(14, 0))))
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert not engines.has_external_data(opened.read(name))
+
+
+@pytest.mark.parametrize("data", [b"\x80", b"\x80" * 11, b"\xff" * 2**20, b"\x0a\x05ab", b"\x0b"])
+def test_damaged_protobuf(data):
+    with pytest.raises(ModelLoad, match="not ONNX"):
+        engines.has_external_data(data)
+
+
+def test_without_litert(frozen):
+    """A device-only installation: the import fails, and the line that helps is said."""
+    program = (
+        "import sys; sys.modules['ai_edge_litert'] = None\n"
+        "from medimg_edge import Classifier, engines, errors\n"
+        "assert not engines.installed('tflite') and engines.installed('onnx')\n"
+        "print(Classifier(sys.argv[1]).artifact)\n"
+        "try: Classifier(sys.argv[1], artifact='model.tflite')\n"
+        "except errors.ExtraMissing as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, frozen], capture_output=True, text=True)
+    assert run.stdout.splitlines() == [
+        "model.int8.onnx",
+        "TFLite artifacts need LiteRT, which is not installed: pip install 'medimg-edge[litert]'",
+    ]
+    assert not issubclass(ExtraMissing, ModelError)

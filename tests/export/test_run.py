@@ -1,0 +1,220 @@
+"""A run: what it holds, what it refuses, and every kind of task."""
+
+import csv
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import msgspec
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medimg_edge.errors import RunError, WriteError
+from medimg_export.calibration import operating_point
+from medimg_export.metrics import Metrics
+from medimg_export.prepared import Prepared, prepare
+from medimg_export.recipe import Recipe, override
+from medimg_export.run import Record, Run, load_model, make_run, require_free
+from medimg_export.train import probabilities
+
+FILES = {"model.keras", "run.json", "metrics.json", "history.csv", "report.html", "checkpoint.npz"}
+
+
+def logits(run: Run, prepared: Prepared) -> np.ndarray:
+    pixels = np.asarray(prepared.cached.pixels[prepared.rows("val")])
+    return np.asarray(run.model().predict_on_batch(pixels))
+
+
+def test_a_run_holds_what_it_should(run: Run):
+    assert {each.name for each in run.path.iterdir()} == FILES
+    rows = list(csv.DictReader((run.path / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["stage"] for row in rows} == {"train"}
+    assert all(0 <= float(row["val_auc"]) <= 1 and float(row["loss"]) > 0 for row in rows)
+    page = (run.path / "report.html").read_text()
+    assert "run: validation" in page
+    assert page.count("data:image/") > 16  # pictures with their heatmaps
+
+
+def test_the_record_says_how_it_came_about(run: Run, prepared: Prepared):
+    record = Run.open(run.path).record
+    assert record == run.record
+    assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record
+    assert record.recipe == prepared.recipe
+    assert record.recipe.training.backbone == "tiny"
+    assert record.labels == ("normal", "opacity")
+    assert record.dataset["fingerprint"] == prepared.describe()["fingerprint"]
+    assert set(record.dataset["splits"]) == {"train", "val", "test"}
+    assert record.versions["keras"] == keras.__version__
+    assert 1 <= record.best_epoch <= 4
+
+
+def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, prepared: Prepared):
+    y = prepared.y[prepared.rows("val")]
+    p = probabilities("binary", logits(run, prepared), run.record.temperature)[:, 0]
+    found = run.record.decision["opacity"]
+    expected = operating_point(y, p)
+    assert found.threshold == pytest.approx(expected.threshold, abs=1e-6)
+    called = p >= found.threshold
+    metrics = msgspec.json.decode((run.path / "metrics.json").read_bytes(), type=Metrics)
+    assert metrics.n == len(y)
+    assert metrics.values["auc"].value == pytest.approx(roc_auc_score(y, p))
+    assert metrics.values["sensitivity"].value == pytest.approx(called[y == 1].mean())
+    assert metrics.values["specificity"].value == pytest.approx((~called[y == 0]).mean())
+    assert found.sensitivity == pytest.approx(called[y == 1].mean())
+    assert metrics.thresholds == {"opacity": found.threshold}
+    assert metrics.groups == len(y)  # every phantom is a patient
+
+
+def test_a_finished_run_can_be_resumed_and_stays_the_same(
+    run: Run, prepared: Prepared, tmp_path: Path
+):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "checkpoint.npz").write_bytes((run.path / "checkpoint.npz").read_bytes())
+    again, _ = make_run(prepared, copy, resume=True)
+    assert {each.name for each in copy.iterdir()} == FILES
+    one, other = (each.model().get_weights() for each in (again, run))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert again.record.decision == run.record.decision
+    assert (copy / "metrics.json").read_bytes() == (run.path / "metrics.json").read_bytes()
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize(
+    ("found", "resume", "refusal"),
+    [
+        (None, False, None),
+        (None, True, None),
+        ([], False, None),
+        (["checkpoint.partial"], False, None),
+        (["checkpoint.npz"], True, None),
+        (["run.json", "model.keras"], True, None),
+        (["checkpoint.npz"], False, "holds a run. Add --resume"),
+        (["run.json", "model.keras"], False, "holds a run. Add --resume"),
+        (["thesis.docx"], False, "holds other files"),
+        (["thesis.docx"], True, "holds other files"),
+    ],
+)
+def test_two_trainings_never_share_a_folder(tmp_path: Path, found, resume, refusal):
+    folder = tmp_path / "run"
+    if found is not None:
+        folder.mkdir()
+        for name in found:
+            (folder / name).touch()
+    if refusal is None:
+        require_free(folder, resume)
+        return
+    with pytest.raises(RunError, match=refusal):
+        require_free(folder, resume)
+
+
+def test_a_file_is_no_run(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"):
+        require_free(tmp_path / "file", resume=False)
+    with pytest.raises(RunError, match=r"run\.json"):
+        Run.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no run.json"),
+        (b"", "cannot be read"),
+        (b"{}", "recipe"),
+        (b'{"recipe": ', "cannot be read"),
+    ],
+)
+def test_what_is_no_run_is_said(tmp_path: Path, content, message):
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=message) as refused:
+        Run.open(tmp_path)
+    assert "--resume" not in str(refused.value)
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path):
+    (tmp_path / "checkpoint.npz").touch()
+    with pytest.raises(RunError, match="--resume"):
+        Run.open(tmp_path)
+
+
+def test_a_model_that_cannot_be_read_is_a_run_error(tmp_path: Path, run: Run):
+    whole = (run.path / "model.keras").read_bytes()
+    for name, data in (("half", whole[: len(whole) // 2]), ("text", b"model"), ("none", None)):
+        path = tmp_path / f"{name}.keras"
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(RunError, match=f"{name}.keras cannot be read"):
+            load_model(path)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_no_half_run(run: Run, prepared: Prepared, tmp_path: Path):
+    """The training is over, and the model does not fit."""
+    (tmp_path / "checkpoint.npz").write_bytes((run.path / "checkpoint.npz").read_bytes())
+    model = (run.path / "model.keras").stat().st_size
+    with files_of_at_most(model - 1000), pytest.raises(WriteError, match=r"model\.keras"):
+        make_run(prepared, tmp_path, resume=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.npz"]
+    with files_of_at_most(model + 1000), pytest.raises(WriteError, match=r"report\.html"):
+        make_run(prepared, tmp_path, resume=True)
+    left = {each.name for each in tmp_path.iterdir()}
+    assert left == FILES - {"report.html", "run.json"}
+    with pytest.raises(RunError, match="--resume"):
+        Run.open(tmp_path)
+
+
+# --- other tasks ---
+
+TINY = {"backbone": "tiny", "epochs": 6, "batch": 16, "learning_rate": 0.01}
+
+
+def test_multiclass(blob_csv: Callable[[list[set[str]]], Path], tmp_path: Path):
+    data = blob_csv([{("left", "right", "top")[i % 3]} for i in range(90)])
+    recipe = override(Recipe(), pixels={"size": 32}, training=TINY)
+    prepared = prepare(data, recipe)
+    run, found = make_run(prepared, tmp_path / "run")
+    assert (run.record.task, run.record.labels) == ("multiclass", ("left", "right", "top"))
+    assert run.record.decision == {}
+    assert found.thresholds is None
+    y = prepared.y[prepared.rows("val")]
+    p = probabilities("multiclass", logits(run, prepared), run.record.temperature)
+    assert found.values["accuracy"].value == pytest.approx((p.argmax(axis=1) == y).mean())
+    auc = roc_auc_score(y, p, multi_class="ovr")
+    assert found.values["auc"].value == pytest.approx(auc)
+    assert auc > 0.7
+
+
+def test_multilabel(blob_csv: Callable[[list[set[str]]], Path], tmp_path: Path):
+    kinds: list[set[str]] = [set(), {"left"}, {"top"}, {"left", "top"}]
+    prepared = prepare(
+        blob_csv([kinds[i % 4] for i in range(100)]),
+        override(Recipe(), pixels={"size": 32}, training=TINY, decision={"sensitivity": 0.9}),
+    )
+    run, found = make_run(prepared, tmp_path / "run")
+    assert (run.record.task, run.record.labels) == ("multilabel", ("left", "top"))
+    y = prepared.y[prepared.rows("val")]
+    p = probabilities("multilabel", logits(run, prepared), run.record.temperature)
+    for column, label in enumerate(run.record.labels):
+        point = run.record.decision[label]
+        truth = y[:, column] == 1
+        assert (p[truth, column] >= point.threshold).mean() >= 0.9
+        assert point.rule == "sensitivity>=0.9"
+        auc = found.per_label[label]["auc"].value
+        assert auc == pytest.approx(roc_auc_score(truth, p[:, column]))
