@@ -78,6 +78,38 @@ def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
+def multiclass_run(
+    blob_csv: Callable[[list[set[str]]], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """Three labels, one for each image; easy."""
+    labels = [{("left", "right", "top")[i % 3]} for i in range(120)]
+    return _easy_run(blob_csv(labels), tmp_path_factory.mktemp("runs") / "multiclass")
+
+
+@pytest.fixture(scope="session")
+def multilabel_run(
+    blob_csv: Callable[[list[set[str]]], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """Two labels, each in half of the images; the operating points reach a sensitivity of 0.9."""
+    kinds: list[set[str]] = [set(), {"left"}, {"top"}, {"left", "top"}]
+    labels = [kinds[i % 4] for i in range(120)]
+    return _easy_run(blob_csv(labels), tmp_path_factory.mktemp("runs") / "multilabel")
+
+
+def _easy_run(data: Path, folder: Path) -> Run:
+    from medimg_export.prepared import prepare
+    from medimg_export.run import make_run
+
+    recipe = override(
+        Recipe(),
+        pixels={"size": 32},
+        training={"epochs": 6, "batch": 16, "learning_rate": 0.01, "augmentation": {"flip": False}},
+        decision={"sensitivity": 0.9},
+    )
+    return make_run(prepare(data, recipe), folder)[0]
+
+
+@pytest.fixture(scope="session")
 def model(run: Run) -> TrainedModel:
     from medimg_export.trained_model import trained_model
 
@@ -104,15 +136,19 @@ def bundle(exported: Exported) -> Path:
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a MedMNIST-style ``.npz``: ``arrays([0, 1, ...])``, an image of noise for each label.
 
-    An image's brightness follows its label. With ``splits``, a name for each image; else all of
-    them are train.
+    An image's brightness follows its label; ``color`` makes it RGB. With ``splits``, a name for
+    each image; else all of them are train.
     """
 
-    def write(labels: Any, *, size: int = SIZE, splits: list[str] | None = None) -> Path:
+    def write(
+        labels: Any, *, size: int = SIZE, color: bool = False, splits: list[str] | None = None
+    ) -> Path:
         y = np.asarray(labels)
         random = np.random.default_rng(0)
         level = 60 + 40 * y.reshape(len(y), -1).sum(axis=1)
         images = random.normal(level[:, None, None], 30, (len(y), size, size))
+        if color:
+            images = images[..., None] * [1.0, 0.7, 0.4]
         images = images.clip(0, 255).astype(np.uint8)
         of = np.array(splits or ["train"] * len(y))
         path = tmp_path_factory.mktemp("arrays") / "images.npz"
