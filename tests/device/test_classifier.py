@@ -135,6 +135,8 @@ def test_eight_threads_share_one(frozen, images, artifact):
         found = list(threads.map(shared.predict, work))
     assert [each.probability for each in found] == [each.probability for each in expected]
     for one, other in zip(found, expected, strict=True):
+        assert one.heatmap is not None
+        assert other.heatmap is not None
         assert np.array_equal(one.heatmap, other.heatmap)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from medimg_edge import __version__, manifest
 from medimg_edge.bundle import Bundle
+from medimg_edge.reader import read_image
 
 GOLDEN = ("01-gray8.png", "08-monochrome2.dcm")
 
@@ -67,13 +68,12 @@ def test_json_csv_and_table(three, frozen, called):
     assert done.returncode == 1
 
 
-def test_nothing_answered_is_still_a_document(frozen, called, tmp_path):
-    for form, expected in (("json", "[]\n"), ("csv", None), ("jsonl", "")):
-        done = called("infer", tmp_path / "none.png", "-b", frozen, "--format", form)
-        assert done.returncode == 1
-        if form == "json":
-            assert [each["code"] for each in json.loads(done.stdout)] == ["input-missing"]
-        assert expected != done.stdout
+def test_a_document_of_failures_only(frozen, called, tmp_path):
+    arguments = ("infer", tmp_path / "none.png", "-b", frozen, "--format")
+    (found,) = json.loads(called(*arguments, "json").stdout)
+    (row,) = csv.DictReader(io.StringIO(called(*arguments, "csv").stdout))
+    assert found["code"] == row["code"] == "input-missing"
+    assert row["probability"] == ""
 
 
 def test_every_finding_of_a_multilabel_answer(mean_bundle, called, tmp_path):
@@ -162,11 +162,9 @@ def test_heatmaps_of_files_with_one_name(frozen, called, tmp_path):
         written = sorted(path for path in maps.rglob("*") if path.is_file())
         expected = [maps / "a" / "chest.png.opacity.png", maps / "b/c" / "chest.png.opacity.png"]
         assert written == expected
-        pictures = [cv2.imread(str(path)) for path in written]
-        assert [picture is not None and picture.shape for picture in pictures] == [
-            (512, 512, 3)
-        ] * 2
-        assert not np.array_equal(*pictures)
+        pictures = [read_image(path).frames for path in written]
+        assert [picture.shape for picture in pictures] == [(1, 512, 512, 3)] * 2
+        assert not np.array_equal(pictures[0], pictures[1])
 
 
 def test_one_heatmap_lies_in_its_folder(frozen, called, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from medimg_edge import errors, record
-from medimg_edge.classifier import Classifier
+from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.record import Answer, Failure, Finding, Model, encode, failure
 
 PUBLISHED = json.loads((Path(__file__).parent.parent / "data/schema-record.json").read_text())
@@ -90,6 +90,7 @@ def test_a_path_that_is_not_utf_8():
 def test_real_records_fit_the_schema(frozen):
     sources = [frozen / "golden" / "01-gray8.png", frozen / "MODEL_CARD.md"]
     answer, refused = Classifier(frozen).predict_many(sources)
+    assert isinstance(answer, Prediction)
     assert_fits(json.loads(encode(answer.record)), {"$ref": "#/$defs/Answer"})
     assert isinstance(refused, Failure)
     assert_fits(json.loads(encode(refused)), {"$ref": "#/$defs/Failure"})
