@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from medimg_edge.classifier import Classifier
-from medimg_edge.overlay import SIDE, overlay
+from medimg_edge.heatmap import SIDE, overlay
 from medimg_export.phantom_chest import chest
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier, Prediction
     from medimg_edge.errors import MedimgEdgeError
-    from medimg_edge.overlay import overlay
+    from medimg_edge.heatmap import overlay
     from medimg_edge.reader import read_image
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _HOMES = {
     "Classifier": "classifier",
     "MedimgEdgeError": "errors",
     "Prediction": "classifier",
-    "overlay": "overlay",
+    "overlay": "heatmap",
     "read_image": "reader",
 }
 

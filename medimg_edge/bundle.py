@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -220,8 +221,18 @@ def _refuse_foreign(out: Path) -> None:
     """Replace nothing but a bundle or an empty folder."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise WriteError(f"{out} exists and is not a folder. Name another output.")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise WriteError(f"{out} holds other files and no bundle. Name another output.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        written = json.loads((out / MANIFEST).read_bytes())
+        listed = {MANIFEST, *written["artifacts"], *written["files"]}
+        foreign = sorted(set(_walk(out)) - listed)
+    except ValueError:  # a bundle whose manifest is damaged: what an export is run again for
+        return
+    except (OSError, TypeError, KeyError, FilesDiffer) as error:
+        raise WriteError(f"{out} holds other files and no bundle. Name another output.") from error
+    if foreign:
+        raise WriteError(f"{out} holds {foreign[0]}, no part of the bundle there. Move it away.")
 
 
 def _replace(new: Path, out: Path) -> None:

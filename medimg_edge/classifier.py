@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medimg_edge import engines
 from medimg_edge.bundle import Bundle
 from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.image import Image
 from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_image
@@ -90,13 +91,15 @@ class Classifier:
         """The name and version of the runtime that answers."""
         return self._engine.runtime
 
-    def predict(self, source: Source, *, name: str | None = None) -> Prediction:
-        """Answer one image: a path, encoded bytes, or an array as ``read_image`` takes it.
+    def predict(self, source: Source | Image, *, name: str | None = None) -> Prediction:
+        """Answer one image: a path, encoded bytes, an array, or what ``read_image`` returned.
 
+        An array is uint8 over 0..255 or uint16 over 0..65535, grey or RGB; of any other,
+        ``read_image(array, photometric=..., value_range=...)`` says what its values mean.
         Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input.
         """
         started = time.perf_counter()
-        image = read_image(source)
+        image = source if isinstance(source, Image) else read_image(source)
         pixels = preprocess(image, self.manifest.preprocessing)
         outputs = self.run(pixels[None])
         findings = self._findings(outputs["probability"][0])
@@ -121,7 +124,7 @@ class Classifier:
             embedding=None if embedding is None else embedding[0],
         )
 
-    def predict_many(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
+    def predict_many(self, sources: Iterable[Source | Image]) -> Iterator[Prediction | Failure]:
         """One Prediction or Failure for each input, in order; a bad one does not stop the rest."""
         for source in sources:
             try:
@@ -177,7 +180,7 @@ def _load(path: os.PathLike[str], artifact: str, threads: int) -> Classifier:
     return Classifier(path, artifact=artifact, threads=threads)
 
 
-def _name(source: Source) -> str:
+def _name(source: Source | Image) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     return "<bytes>" if isinstance(source, bytes) else "<array>"

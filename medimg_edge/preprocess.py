@@ -77,7 +77,7 @@ def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
         return Range(low, high if high > low else low + 1).grey(values)
     if values.dtype == np.uint8 and image.voi == Range(0, 255):
         return values
-    if values.dtype == np.uint16 and image.source in ("png", "tiff"):
+    if values.dtype == np.uint16 and image.source != "dicom" and image.voi == Range(0, 65535):
         return Range(intensity.low, intensity.high).grey(values)
     return image.voi.grey(values)
 

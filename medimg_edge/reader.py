@@ -58,8 +58,9 @@ def read_image(
 def find_images(folder: str | PathLike[str]) -> list[Path]:
     """The images below a folder, sorted by path; hidden files and folders are passed over.
 
-    Found by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom), and files without a suffix by the
-    DICOM prefix in their content. Links to folders are not followed. Raises InputMissing, NoImages.
+    Found by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom), and other files by the DICOM prefix in
+    their content: archives name them by UID. Links to folders are not followed.
+    Raises InputMissing, NoImages.
     """
     root = Path(folder)
     found = []
@@ -70,7 +71,7 @@ def find_images(folder: str | PathLike[str]) -> list[Path]:
     if not images:
         raise NoImages(
             f"{root} holds no images. Searched for {', '.join(sorted(SUFFIXES))}, and DICOM files "
-            "without a suffix."
+            "of any name."
         )
     return images
 
@@ -82,8 +83,8 @@ def _unreadable(error: OSError) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+    if path.suffix.lower() in SUFFIXES:
+        return True
     if path.name == "DICOMDIR":  # an index of the others
         return False
     try:

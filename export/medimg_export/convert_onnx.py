@@ -158,6 +158,9 @@ def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> N
     proto.doc_string = proto.graph.doc_string = ""
     proto.graph.name = "medimg-edge"
     del proto.graph.value_info[:]
+    outputs = sorted(proto.graph.output, key=lambda output: output.name)
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs)
     for tensor in (*proto.graph.input, *proto.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = _BATCH
     # Both tools import domains that they do not use; any node of one would fail the checker below.

@@ -9,7 +9,7 @@ from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import GateError, RunError, WriteError
 from medimg_edge.golden import verify
-from medimg_edge.overlay import encode_png, overlay
+from medimg_edge.heatmap import encode_png, overlay
 from medimg_export import phantoms
 from medimg_export.evaluate import evaluate
 from medimg_export.export import export

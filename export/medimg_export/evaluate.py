@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier, Prediction
-from medimg_edge.errors import DataInvalid, TooFewImages, WriteError
-from medimg_edge.overlay import overlay
+from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewImages, WriteError
+from medimg_edge.heatmap import overlay
+from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure
 from medimg_export import metrics
+from medimg_export import recipe as recipes
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
-from medimg_export.prepared import Progress, encoded
+from medimg_export.prepared import Progress, encoded, prepare
 from medimg_export.report import Example, pick_examples, write_report
 
 SPLITS = ("auto", "train", "val", "test", "all")
+SEEN = "These are images that chose or trained this model: the figures flatter it."
 NAMED = 20
 """So many problems are named; of more, the number is told."""
 
@@ -48,21 +51,17 @@ def evaluate(
 ) -> Evaluation:
     """Answer the images of a split as the device does; write ``metrics.json`` and ``report.html``.
 
-    split: ``auto`` is the test split where the data set brings one, else every image.
+    split: ``auto`` is the test split that the data set brings, or that the training of this bundle
+        made of the same data; else every image.
     labels: what the numbers of an ``.npz`` mean, as for training.
     Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
     are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
     """
     classifier = Classifier(Bundle.open(path), artifact=artifact)
     manifest = classifier.manifest
-    dataset = open_dataset(
-        data,
-        labels=labels,
-        positive=manifest.labels[1] if manifest.task == "binary" else None,
-        group_pattern=group_pattern,
-        task=manifest.task,
-    ).in_order(manifest.labels)
-    samples, chosen = _chosen(dataset, split)
+    dataset = _opened(manifest, data, labels, group_pattern)
+    own = _own_splits(manifest, data, progress)
+    samples, chosen = _chosen(dataset, split, own)
     answered, predictions, failures = _answer(classifier, samples, progress)
 
     y = np.array([sample.label for sample in answered], np.int64)
@@ -80,7 +79,8 @@ def evaluate(
         groups=grouped,
         bootstrap=bootstrap,
     )
-    notes = [*dataset.notes, *_listed(dataset.problems), *_notes(failures)]
+    seen = [f"{SEEN} Add --split test."] if own and split in ("all", "train", "val") else []
+    notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(failures)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         partial = out / ".metrics.json.partial"
@@ -111,10 +111,56 @@ def evaluate(
     return Evaluation(found, notes)
 
 
-def _chosen(dataset: Dataset, split: str) -> tuple[list[Sample], str]:
+def _opened(
+    manifest: Manifest, data: Path, labels: Sequence[str] | None, group_pattern: str | None
+) -> Dataset:
+    """The data set with its labels numbered as the bundle numbers them."""
+    positive = manifest.labels[1] if manifest.task == "binary" else None
+    try:
+        return open_dataset(
+            data, labels=labels, positive=positive, group_pattern=group_pattern, task=manifest.task
+        ).in_order(manifest.labels)
+    except PositiveUnknown as error:
+        raise DataInvalid(
+            f"The labels of {data} are not those of the bundle: {' and '.join(manifest.labels)}. "
+            "Rename its classes, or say what the numbers of an .npz mean, such as --labels "
+            f"{','.join(manifest.labels)}."
+        ) from error
+
+
+def _own_splits(
+    manifest: Manifest, data: Path, progress: Progress | None
+) -> dict[str, set[str]] | None:
+    """By split the names that training had in it, where these are the training's own images.
+
+    A split that training made is in no folder's name: without this, images that the network has
+    learned by heart would count as new ones.
+    """
+    stored = manifest.training.get("recipe")
+    if stored is None:
+        return None
+    try:
+        prepared = prepare(data, recipes.convert(stored), progress)
+    except DataError:  # images that could not be trained on so, and therefore were not
+        return None
+    if prepared.describe()["fingerprint"] != manifest.training["data_fingerprint"]:
+        return None
+    return {
+        split: {sample.name for sample in prepared.samples(prepared.rows(split))}
+        for split in ("train", "val", "test")
+    }
+
+
+def _chosen(
+    dataset: Dataset, split: str, own: dict[str, set[str]] | None
+) -> tuple[list[Sample], str]:
     """The samples of a split, and what to call it."""
     if split not in SPLITS:
         raise DataInvalid(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+    if own is not None and split != "all":
+        wanted = "test" if split == "auto" else split
+        samples = [sample for sample in dataset.samples if sample.name in own[wanted]]
+        return samples, f"split {wanted}, as in training"
     brought = dataset.by_split
     if split == "auto":
         split = "test" if "test" in brought else "all"

@@ -184,7 +184,7 @@ class _Export:
             try:
                 self._quantize(kind, variant)
             except ConversionError as error:
-                refused.append(f"{variant.name}: {error}")
+                refused.append(f"{variant.name}: {error.message.rstrip('.')}")
                 continue
             artifact = self._artifact(name, kind, "int8", variant.name)
             found = self._answer(name, artifact, points, "val")

@@ -85,16 +85,17 @@ def golden_set(spec: Preprocessing, answer: Answer) -> list[Golden]:
 
     Raises GateError where the model is sure of every synthetic picture that was tried.
     """
-    scenes = list(_scenes(2 * max(spec.height, spec.width)))
     forms = _forms(spec)
-    scores = answer(np.stack([_golden(0, forms[0], scene, spec).tensor for scene in scenes]))
-    column = int((scores.max(axis=0) - scores.min(axis=0)).argmax())
-    order = np.argsort(scores[:, column])
+    scenes = list(_scenes(2 * max(spec.height, spec.width)))
+    column, lows, highs = _ranked(scenes, forms[0], spec, answer)
+    if not (lows and highs):
+        scenes += [faint for scene in scenes[::3] for faint in _faint(scene)]
+        column, lows, highs = _ranked(scenes, forms[0], spec, answer)
+    lows, highs = lows or highs[::-1], highs or lows[::-1]
 
     cases = []
     for number, form in enumerate(forms):
-        low = scenes[order[number % (len(order) // 3)]]
-        high = scenes[order[-1 - number % (len(order) // 3)]]
+        low, high = lows[number % len(lows)], highs[number % len(highs)]
         extreme = high if number % 2 else low
         scene = extreme if number % 4 == 3 else _unsure(low, high, form, spec, answer, column)
         cases.append(_golden(number + 1, form, scene, spec))
@@ -130,6 +131,24 @@ def _scenes(size: int) -> Iterator[Scene]:
         field = generator.random((cells, cells)).astype(np.float32)
         smooth = cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC)
         yield np.clip(smooth, 0, 1).astype(np.float32)
+
+
+def _faint(scene: Scene) -> Iterator[Scene]:
+    """The scene with little contrast, dark to bright: most networks are less sure of these."""
+    for level in (0.15, 0.35, 0.5, 0.65, 0.85):
+        yield np.clip(level + 0.3 * (scene - scene.mean()), 0, 1)
+
+
+def _ranked(
+    scenes: list[Scene], form: Form, spec: Preprocessing, answer: Answer
+) -> tuple[int, list[Scene], list[Scene]]:
+    """The finding that differs most, the scenes without it and those with it, the surest first."""
+    scores = answer(np.stack([_golden(0, form, scene, spec).tensor for scene in scenes]))
+    column = int((scores.max(axis=0) - scores.min(axis=0)).argmax())
+    order = np.argsort(scores[:, column], kind="stable")
+    middle = int(np.searchsorted(scores[order, column], 0.5))
+    lows, highs = order[:middle], order[middle:][::-1]
+    return column, [scenes[at] for at in lows], [scenes[at] for at in highs]
 
 
 def _unsure(

@@ -134,16 +134,23 @@ def load(name: str | os.PathLike[str]) -> Recipe:
     path = _find(name)
     try:
         return convert(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
 
 
 def convert(values: dict[str, Any]) -> Recipe:
     """A recipe from plain values, as TOML or ``run.json`` hold them. Raises RecipeError."""
     try:
-        return msgspec.convert(values, Recipe)
+        recipe = msgspec.convert(values, Recipe)
     except msgspec.ValidationError as error:
         raise RecipeError(f"The recipe does not fit: {error}") from error
+    intensity = recipe.pixels.intensity
+    if not isinstance(intensity, Windows) and intensity.low >= intensity.high:
+        raise RecipeError(
+            f"The recipe's intensity runs from {intensity.low:g} to {intensity.high:g}; "
+            "low must be below high."
+        )
+    return recipe
 
 
 def override(recipe: Recipe, **options: dict[str, Any]) -> Recipe:

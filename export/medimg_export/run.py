@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import RunError, WriteError
+from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import OperatingPoint, Task
-from medimg_edge.overlay import overlay
 from medimg_export import checkpoint, metrics
 from medimg_export.calibration import fit_temperature, operating_point
 from medimg_export.graph import deployable

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import msgspec
 import numpy as np
 
 from medimg_edge.errors import DataInvalid, RecipeError, RunError
@@ -106,7 +107,7 @@ def _of_run(run: Run, data: Path | None, progress: Progress | None) -> TrainedMo
         decision=record.decision,
         training={
             "backbone": record.recipe.training.backbone,
-            "seed": record.recipe.training.seed,
+            "recipe": msgspec.to_builtins(record.recipe),
             "temperature": record.temperature,
             "best_epoch": record.best_epoch,
             "data_fingerprint": found,
@@ -149,6 +150,7 @@ def _of_elsewhere(
         decision=operating_points(prepared, prepared.y[rows], bare.answers("val", progress)),
         training={
             "backbone": f"trained elsewhere: {path.name}",
+            "recipe": msgspec.to_builtins(prepared.recipe),
             "temperature": spec.temperature,
             "data_fingerprint": prepared.describe()["fingerprint"],
             "versions": versions(),
@@ -158,7 +160,8 @@ def _of_elsewhere(
 
 def _sized(recipe: Recipe, model: keras.Model) -> Recipe:
     """The recipe with the size of the model's input, where it says none."""
-    shape = model.inputs[0].shape
+    inputs = getattr(model, "inputs", None)
+    shape = inputs[0].shape if inputs else ()
     if recipe.pixels.size is not None or len(shape) != 4:  # not images: refused as a graph
         return recipe
     _, height, width, _ = shape

@@ -10,7 +10,7 @@ import sys
 
 from medimg_edge.cli.application import app
 from medimg_edge.cli.output import fail
-from medimg_edge.errors import MedimgEdgeError, WriteError
+from medimg_edge.errors import ExtraMissing, MedimgEdgeError, WriteError
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
         app()
     except MedimgEdgeError as error:
         fail(error)
+    except ImportError as error:  # such as a native library that this machine cannot load
+        fail(ExtraMissing(f"The installation is broken: {error}. Install medimg-edge anew."))
     except OSError as error:  # Typer itself ends well on Ctrl-C and on a pipe that was closed
         where = error.filename or "Standard output"
         fail(WriteError(f"{where} cannot be used: {error.strerror}."))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.cli.output import Sink
-from medimg_edge.errors import MedimgEdgeError, WriteError
-from medimg_edge.overlay import encode_png, overlay
+from medimg_edge.errors import ArtifactUnknown, MedimgEdgeError, WriteError
+from medimg_edge.heatmap import encode_png, overlay
 from medimg_edge.reader import find_images
 from medimg_edge.record import Record, encode, failure
 
@@ -31,6 +31,11 @@ def answer(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Record]:
     """One record for each image; a folder is searched, and is one record if it has none."""
+    if heatmaps is not None and "heatmap" not in classifier.manifest.outputs:
+        raise ArtifactUnknown(
+            "The bundle's model makes no heatmap (its head is not pooling and one dense layer). "
+            "Leave out --heatmap."
+        )
     inputs = list(inputs)
     found = list(_images(inputs))
     names = [path for path, _ in found]
@@ -45,9 +50,9 @@ def answer(
         except MedimgEdgeError as failed:
             yield failure(os.fspath(path), failed)
             continue
+        yield prediction.record
         if heatmaps is not None:
             _write_heatmaps(heatmaps, _relative(path, base), prediction)
-        yield prediction.record
 
 
 def writer(shape: str, sink: Sink) -> Write:
@@ -81,11 +86,7 @@ def _relative(path: Path, base: Path) -> Path:
 
 
 def _write_heatmaps(folder: Path, relative: Path, prediction: Prediction) -> None:
-    if prediction.heatmap is None:
-        raise WriteError(
-            "The bundle's model makes no heatmap (its head is not pooling and one dense layer). "
-            "Leave out --heatmap."
-        )
+    assert prediction.heatmap is not None
     for column, finding in enumerate(prediction.findings):
         label = re.sub(r"[^\w.-]", "_", finding.label)
         path = folder / relative.parent / f"{relative.name}.{label}.png"

@@ -92,6 +92,9 @@ class Sink(AbstractContextManager):
     """Where results go: stdout, or a file that appears when it is complete."""
 
     def __init__(self, out: Path | None) -> None:
+        if out is not None and out.exists() and not out.is_file():
+            raise WriteError(f"{out} is no regular file; name a file, or write to a pipe.")
+        out = out.resolve() if out else None
         self._out = out
         self._partial = Path(out.parent, f".{out.name}.partial") if out else None
         try:

@@ -251,3 +251,18 @@ def test_a_killed_export(bundle):
         writer.kill()
         assert writer.wait() == -signal.SIGKILL
     Bundle.open(bundle).check_contents()
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ['{"name": "a web page", "icons": []}', '{"artifacts": {}, "files": {}}'],
+    ids=["of something else", "of a bundle, with a file of somebody"],
+)
+def test_files_of_others_are_not_replaced(tmp_path, manifest):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MANIFEST).write_text(manifest)
+    (out / "thesis.txt").write_text("three years")
+    with pytest.raises(WriteError, match="holds"), staged(out) as folder:
+        (folder / MANIFEST).write_text("new")
+    assert (out / "thesis.txt").read_text() == "three years"

@@ -15,6 +15,7 @@ import pytest
 
 from medimg_edge import __version__, manifest
 from medimg_edge.bundle import Bundle
+from medimg_edge.cli.output import Sink
 from medimg_edge.reader import read_image
 
 GOLDEN = ("01-gray8.png", "08-monochrome2.dcm")
@@ -113,6 +114,17 @@ def test_a_model_that_is_not_finite(bundle, rewrite, called, three):
     codes = [json.loads(line).get("code") for line in done.stdout.splitlines()]
     assert codes == ["model-not-finite", "input-truncated", "model-not-finite"]
     assert done.returncode == 1
+
+
+def test_an_answer_leaves_at_once(monkeypatch):
+    """A reader of the pipe does not wait until a buffer is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with open(reader, "rb") as pipe, open(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with Sink(None) as sink:
+            sink.write("answer\n")
+            assert pipe.read() == b"answer\n"
 
 
 # Files

@@ -146,12 +146,16 @@ def test_percentiles_are_the_images_own():
 
 
 def test_percentiles_that_are_equal():
-    image = filled([100] * 255, np.uint8)
-    image[-1, -1] = 200
-    spec = Preprocessing(SIDE, SIDE, intensity=Percentile())
-    found = preprocess(read_image(image), spec)[..., 0]
-    assert found[0, 0] == 0
-    assert found[-1, -1] == 255
+    """One unit is shown then, rather than a division by zero."""
+    image = np.full((16, 16), 100, np.float32)
+    image[0, :3] = [99, 100.5, 101]
+    spec = Preprocessing(SIDE, SIDE, intensity=Percentile(5, 95))
+    assert first(read_image(image, value_range=(0, 1)), 4, spec) == [0, 128, 255, 0]
+
+
+def test_halves_go_to_the_even_number():
+    image = read_image(filled([0.5, 1.5, 2.5, 254.5], np.float32), value_range=(0, 255))
+    assert first(image, 4) == [0, 2, 2, 254]
 
 
 # Polarity and color

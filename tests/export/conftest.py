@@ -96,6 +96,23 @@ def multilabel_run(
     return _easy_run(blob_csv(labels), tmp_path_factory.mktemp("runs") / "multilabel")
 
 
+@pytest.fixture(scope="session")
+def multiclass_bundle(multiclass_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _exported(multiclass_run, tmp_path_factory.mktemp("bundles") / "multiclass")
+
+
+@pytest.fixture(scope="session")
+def multilabel_bundle(multilabel_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _exported(multilabel_run, tmp_path_factory.mktemp("bundles") / "multilabel")
+
+
+def _exported(run: Run, out: Path) -> Path:
+    from medimg_export.export import export
+    from medimg_export.trained_model import trained_model
+
+    return export(trained_model(run.path), out).bundle.path
+
+
 def _easy_run(data: Path, folder: Path) -> Run:
     from medimg_export.prepared import prepare
     from medimg_export.run import make_run

@@ -130,6 +130,7 @@ FOREIGN: dict[str, tuple[Callable[[], keras.Model], Task, str]] = {
 @pytest.mark.parametrize("case", FOREIGN)
 def test_a_foreign_model_answers_as_before_and_explains_itself(case):
     make, task, reduction = FOREIGN[case]
+    keras.utils.set_random_seed(0)  # weights on which float32 does not saturate
     model = make()
     pixels = images((3, *model.inputs[0].shape[1:]))
     expected = np.asarray(model(pixels.astype(model.inputs[0].dtype), training=False))

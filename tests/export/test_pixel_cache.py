@@ -282,9 +282,12 @@ from medimg_export.dataset import open_dataset
 from medimg_export.pixel_cache import PixelCache
 dataset = open_dataset(sys.argv[1])
 PixelCache(Path(sys.argv[2]) / "warm").build(dataset, Preprocessing(height=8, width=8))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program alone: ru_maxrss keeps that of the process before exec
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+before = peak()
 cached = PixelCache(Path(sys.argv[2])).build(dataset, Preprocessing(height=550, width=550))
-print(cached.pixels.nbytes // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(cached.pixels.nbytes // 1024, peak() - before)
 """
     output = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "data"), str(tmp_path / "cache")],

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medimg_edge.overlay import SIDE, STRONG, encode_png, overlay
+from medimg_edge.heatmap import SIDE, STRONG, encode_png, overlay
 
 GREY = np.full((64, 64, 1), 100, np.uint8)
 

@@ -1,0 +1,212 @@
+"""A bundle measured on labelled images: every number found otherwise, and what is left out."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.classifier import Classifier
+from medimg_edge.errors import ArtifactUnknown, DataInvalid, TooFewImages, WriteError
+from medimg_export import phantoms
+from medimg_export.evaluate import evaluate
+from medimg_export.metrics import Metrics
+
+Arrays = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 phantoms as two class folders, without splits."""
+    root = tmp_path_factory.mktemp("held-out")
+    phantoms.write(root / "all", 24, size=64, seed=9, splits={"test": 1.0}, formats=("png",))
+    return (root / "all" / "test").rename(root / "data")
+
+
+def directly(bundle: Path, data: Path, artifact: str = "auto") -> tuple[np.ndarray, np.ndarray]:
+    classifier = Classifier(bundle, artifact=artifact)
+    paths = sorted(data.glob("*/*.png"))
+    p = [classifier.predict(path).probability for path in paths]
+    return np.array([path.parent.name == "opacity" for path in paths]), np.array(p, float)
+
+
+@pytest.mark.parametrize("artifact", ["auto", "model.onnx", "model.tflite"])
+def test_metrics_are_those_of_the_devices_answers(
+    bundle: Path, held_out: Path, tmp_path: Path, artifact: str
+):
+    found = evaluate(bundle, held_out, tmp_path, artifact=artifact, bootstrap=50).metrics
+    y, p = directly(bundle, held_out, artifact)
+    name = "model.int8.onnx" if artifact == "auto" else artifact
+    threshold = Bundle.open(bundle).manifest.decision[name]["opacity"].threshold
+    called = p >= threshold
+    assert found.n == 24
+    assert found.thresholds == {"opacity": threshold}
+    assert found.values["auc"].value == pytest.approx(roc_auc_score(y, p))
+    assert found.values["accuracy"].value == pytest.approx((called == y).mean())
+    assert found.values["sensitivity"].value == pytest.approx(called[y].mean())
+    assert found.values["specificity"].value == pytest.approx((~called[~y]).mean())
+    counts = found.counts["opacity"]
+    assert (counts.tp, counts.fp) == ((called & y).sum(), (called & ~y).sum())
+    stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
+    assert stored == found
+
+
+def test_the_report_is_one_file_with_everything(bundle: Path, held_out: Path, tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    evaluate(bundle, held_out, out, bootstrap=50)
+    assert sorted(each.name for each in out.iterdir()) == ["metrics.json", "report.html"]
+    page = (out / "report.html").read_text()
+    manifest = Bundle.open(bundle).manifest
+    assert f"{manifest.name} {manifest.version}: all images" in page
+    assert "model.int8.onnx on onnxruntime" in page
+    assert page.count("<svg") >= 4
+    assert page.count("data:image/") > 16
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_patients_are_drawn_together(bundle: Path, held_out: Path, tmp_path: Path):
+    pattern = r"phantom-000(\d)"  # three patients
+    found = evaluate(bundle, held_out, tmp_path, group_pattern=pattern, bootstrap=50).metrics
+    assert (found.groups, found.resampling.unit) == (3, "group")
+
+
+# --- splits ---
+
+
+@pytest.mark.parametrize(
+    ("split", "n", "seen"),
+    [
+        ("auto", 36, False),
+        ("test", 36, False),
+        ("val", 30, True),  # made anew in training, because the given one was too small
+        ("train", 174, True),
+        ("all", 240, True),
+    ],
+)
+def test_the_trainings_own_data_are_split_as_in_training(
+    bundle: Path, phantom_data: Path, tmp_path: Path, split: str, n: int, seen: bool
+):
+    found = evaluate(bundle, phantom_data, tmp_path, split=split, bootstrap=10)
+    assert found.metrics.n == n
+    assert any("flatter" in note for note in found.notes) is seen
+
+
+def test_the_test_split_that_other_data_bring(bundle: Path, held_out: Path, tmp_path: Path):
+    for split, count in (("test", 8), ("val", 3)):
+        for label in ("normal", "opacity"):
+            (tmp_path / "data" / split / label).mkdir(parents=True)
+            for path in sorted((held_out / label).iterdir())[:count]:
+                shutil.copy(path, tmp_path / "data" / split / label)
+    for split, n in (("auto", 16), ("val", 6), ("all", 22)):
+        found = evaluate(bundle, tmp_path / "data", tmp_path, split=split, bootstrap=10)
+        assert found.metrics.n == n
+        assert not any("flatter" in note for note in found.notes)
+
+
+def test_a_split_that_is_not_there_is_refused(bundle: Path, held_out: Path, tmp_path: Path):
+    with pytest.raises(TooFewImages, match=r"no split 'val'.*Add --split all"):
+        evaluate(bundle, held_out, tmp_path, split="val")
+    with pytest.raises(DataInvalid, match="no split 'tset'"):
+        evaluate(bundle, held_out, tmp_path, split="tset")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what is left out ---
+
+
+def test_images_without_an_answer_are_counted_and_named(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    data = shutil.copytree(held_out, tmp_path / "data")
+    whole = next(data.glob("opacity/*.png")).read_bytes()
+    (data / "opacity" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (data / "normal" / "text.png").write_text("not an image")
+    (data / "normal" / "notes.txt").write_text("read me")
+    cv2.imwrite(str(data / "normal" / "black.png"), np.zeros((64, 64), np.uint8))
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=50)
+    assert found.metrics.n == 24
+    note = next(note for note in found.notes if "have no answer" in note)
+    assert note.startswith("3 images have no answer and are not in the metrics: ")
+    for name, code in (
+        ("opacity/cut.png", "input-truncated"),
+        ("normal/text.png", "input-not-an-image"),
+        ("normal/black.png", "blank"),
+    ):
+        assert f"{name}: {code}" in note
+    assert any("notes.txt" in note for note in found.notes)
+    assert "3 images have no answer" in (tmp_path / "out" / "report.html").read_text()
+    clean = evaluate(bundle, held_out, tmp_path / "clean", bootstrap=50)
+    assert found.metrics.values == clean.metrics.values
+
+
+def test_no_answer_at_all_is_an_error(bundle: Path, tmp_path: Path):
+    for label in ("normal", "opacity"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "1.png").write_text("not an image")
+    with pytest.raises(TooFewImages, match="None of 2 images could be answered"):
+        evaluate(bundle, tmp_path / "data", tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written_is_a_write_error(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be written"):
+        evaluate(bundle, held_out, tmp_path / "file", bootstrap=10)
+
+
+def test_an_unknown_artifact_is_refused(bundle: Path, held_out: Path, tmp_path: Path):
+    with pytest.raises(ArtifactUnknown, match=r"model\.int4\.onnx"):
+        evaluate(bundle, held_out, tmp_path, artifact="model.int4.onnx")
+
+
+# --- labels ---
+
+
+def test_labels_of_an_unpublished_npz_are_given_in_any_order(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    """1 is normal here: the numbers of a file follow no rule, so the user says them."""
+    paths = sorted(held_out.glob("*/*.png"))
+    images = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    y, _ = directly(bundle, held_out)
+    np.savez(
+        tmp_path / "own.npz",
+        test_images=np.array(images),
+        test_labels=(~y).astype(np.uint8)[:, None],
+    )
+    found = evaluate(
+        bundle, tmp_path / "own.npz", tmp_path, labels=["opacity", "normal"], bootstrap=10
+    ).metrics
+    classifier = Classifier(bundle)
+    p = [classifier.predict(image).probability for image in images if image is not None]
+    assert found.values["auc"].value == pytest.approx(roc_auc_score(y, np.array(p, float)))
+    assert found.prevalence == {"opacity": 0.5}
+    with pytest.raises(DataInvalid, match=r"normal and opacity.*--labels normal,opacity"):
+        evaluate(bundle, tmp_path / "own.npz", tmp_path)
+
+
+def test_labels_that_the_bundle_does_not_know_are_refused(
+    bundle: Path, arrays: Arrays, tmp_path: Path
+):
+    with pytest.raises(DataInvalid, match="accepted"):
+        evaluate(bundle, arrays([0, 1] * 4), tmp_path, labels=["well", "opacity"])
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_other_tasks(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+    run = request.getfixturevalue(f"{kind}_run")
+    bundle = request.getfixturevalue(f"{kind}_bundle")
+    data = Path(run.record.data)
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=20).metrics
+    assert (found.task, found.labels) == (kind, run.record.labels)
+    assert found.n == run.record.dataset["splits"]["test"]["images"]
+    auc = found.values["auc"].value
+    assert auc is not None
+    assert auc > 0.8
+    assert (tmp_path / "out" / "report.html").exists()
