@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medimg_edge.manifest import Preprocessing
 from medimg_export import splits
+from medimg_export.chatter import load_tensorflow
 from medimg_export.dataset import Dataset, Sample, open_dataset
 from medimg_export.npz import ArrayRow
 from medimg_export.pixel_cache import CachedPixels, PixelCache
@@ -123,7 +124,8 @@ def _filled(recipe: Recipe, dataset: Dataset) -> Recipe:
     if backbone == "auto":
         backbone = "tiny" if size is not None and size < SMALL else "efficientnet-lite0"
     if size is None:
-        from medimg_export import backbones  # TensorFlow: seconds that an evaluation can spare
+        load_tensorflow()  # seconds, which most data errors and every evaluation can spare
+        from medimg_export import backbones
 
         size = backbones.find(backbone).default_size
     return override(recipe, pixels={"size": size}, training={"backbone": backbone})

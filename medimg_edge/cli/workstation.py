@@ -243,7 +243,7 @@ def evaluate(
         for line in done.notes:
             output.note(line)
         output.clear()
-        header = (f"{done.metrics.n} images", "value", "95 % interval")
+        header = (f"on {done.metrics.n} images", "value", "95 % interval")
         typer.echo(output.table(table(done.metrics), header))
         typer.echo(f"\nLook at {out / 'report.html'}")
 
@@ -280,7 +280,7 @@ def check(
 
     Example: medimg-edge data check chest/ --group-pattern 'patient[0-9]+'
     """
-    with _workstation():
+    with _workstation(tensorflow=False):
         from medimg_export.prepared import prepare
 
         chosen = _recipe(

@@ -81,9 +81,10 @@ def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def multiclass_run(
     blob_csv: Callable[[list[set[str]]], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    """Three labels, one for each image; easy."""
-    labels = [{("left", "right", "top")[i % 3]} for i in range(120)]
-    return _easy_run(blob_csv(labels), tmp_path_factory.mktemp("runs") / "multiclass")
+    """Three labels, one for each image, not in the order of the alphabet; easy."""
+    names = ["top", "left", "right"]
+    data = blob_csv([{names[i % 3]} for i in range(120)])
+    return _easy_run(data, tmp_path_factory.mktemp("runs") / "multiclass", names)
 
 
 @pytest.fixture(scope="session")
@@ -113,12 +114,13 @@ def _exported(run: Run, out: Path) -> Path:
     return export(trained_model(run.path), out).bundle.path
 
 
-def _easy_run(data: Path, folder: Path) -> Run:
+def _easy_run(data: Path, folder: Path, labels: list[str] | None = None) -> Run:
     from medimg_export.prepared import prepare
     from medimg_export.run import make_run
 
     recipe = override(
         Recipe(),
+        data={"labels": labels},
         pixels={"size": 32},
         training={"epochs": 6, "batch": 16, "learning_rate": 0.01, "augmentation": {"flip": False}},
         decision={"sensitivity": 0.9},

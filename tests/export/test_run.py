@@ -192,7 +192,7 @@ def answered(run: Run) -> tuple[np.ndarray, np.ndarray, Metrics]:
 
 def test_multiclass(multiclass_run: Run):
     record = multiclass_run.record
-    assert (record.task, record.labels) == ("multiclass", ("left", "right", "top"))
+    assert (record.task, record.labels) == ("multiclass", ("top", "left", "right"))
     assert record.decision == {}
     y, p, found = answered(multiclass_run)
     assert found.thresholds is None
