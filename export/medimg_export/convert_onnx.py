@@ -52,7 +52,7 @@ def to_onnx(model: keras.Model, path: Path, metadata: Mapping[str, str]) -> None
     """
     with conversion("The conversion to ONNX", _ADVICE):
         require_finite_weights(model)
-        _write(_renamed(_folded(_converted(model))), path, metadata)
+        _write(_canonical(_folded(_converted(model))), path, metadata)
         _require_answers(path, set(model.output))
 
 
@@ -110,9 +110,34 @@ def _converted(model: keras.Model) -> onnx.ModelProto:
     @tf.function(input_signature=[pixels])
     def answer(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(pixels, training=False)
-        return {name: tf.identity(tensor, name) for name, tensor in outputs.items()}
+        return {name: _apart(tensor, name) for name, tensor in outputs.items()}
 
     proto, _ = tf2onnx.convert.from_function(answer, input_signature=[pixels], opset=OPSET)
+    return _without_casts(proto)
+
+
+def _apart(tensor: tf.Tensor, name: str) -> tf.Tensor:
+    """An output that is never the pooled values themselves.
+
+    Of those tf2onnx makes one of two sets of nodes, by the order in which it walks its sets.
+    """
+    is_vector = tensor.shape.rank == 2
+    return tf.cast(tensor, tf.float64, name) if is_vector else tf.identity(tensor, name)
+
+
+def _without_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Take the casts of ``_apart`` out again."""
+    graph = proto.graph
+    makers = {tensor: node for node in graph.node for tensor in node.output}
+    names: dict[str, str] = {}
+    for output in graph.output:
+        if output.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+            output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            names[makers[output.name].input[0]] = output.name
+            graph.node.remove(makers[output.name])
+    for node in graph.node:
+        node.input[:] = [names.get(tensor, tensor) for tensor in node.input]
+        node.output[:] = [names.get(tensor, tensor) for tensor in node.output]
     return proto
 
 
@@ -132,11 +157,12 @@ def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(file)
 
 
-def _renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Name nodes and tensors by their place: tf2onnx counts differently from run to run."""
+def _canonical(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Order and name nodes and tensors by their place: tf2onnx counts differently each time."""
     graph = proto.graph
+    nodes = _from_the_outputs(graph)
     names = {"": ""} | {tensor.name: tensor.name for tensor in (*graph.input, *graph.output)}
-    for index, node in enumerate(graph.node):
+    for index, node in enumerate(nodes):
         node.name = f"{node.op_type}_{index}"
         for tensor in node.input:  # not named yet: a constant, and this is its first use
             names.setdefault(tensor, f"constant_{len(names)}")
@@ -144,12 +170,35 @@ def _renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
             names.setdefault(tensor, f"{node.name}_{len(names)}")
         node.input[:] = [names[tensor] for tensor in node.input]
         node.output[:] = [names[tensor] for tensor in node.output]
-    constants = {names[tensor.name]: tensor for tensor in graph.initializer}
-    del graph.initializer[:]
+    constants = {names[tensor.name]: tensor for tensor in graph.initializer if tensor.name in names}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
     for name in sorted(constants):
         constants[name].name = name
         graph.initializer.append(constants[name])
     return proto
+
+
+def _from_the_outputs(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that the outputs need, each after those it reads from.
+
+    Walked back from the outputs in the order of their names, so that the result depends on the
+    graph alone, and not on the order that its nodes are listed in.
+    """
+    makers = {tensor: index for index, node in enumerate(graph.node) for tensor in node.output}
+    wanted = sorted((output.name for output in graph.output), reverse=True)
+    placed: dict[int, onnx.NodeProto] = {}
+    while wanted:
+        index = makers.get(wanted[-1])
+        if index is None or index in placed:  # an input of the graph, a constant, or done
+            wanted.pop()
+            continue
+        missing = [t for t in graph.node[index].input if t in makers and makers[t] not in placed]
+        if missing:
+            wanted.extend(reversed(missing))
+        else:
+            placed[index] = graph.node[index]
+    return list(placed.values())
 
 
 def _write(proto: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:

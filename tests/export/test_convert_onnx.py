@@ -1,5 +1,6 @@
 """Keras against ONNX Runtime, and what an ONNX file says of itself."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tf2onnx
 from numpy.typing import NDArray
 
 from medimg_edge.errors import ConversionError, WriteError
@@ -116,6 +118,52 @@ def test_the_same_model_gives_the_same_bytes(file: Path, trained: Deployable) ->
     again = file.with_name("again.onnx")
     to_onnx(trained.model, again, METADATA)
     assert again.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bytes_do_not_depend_on_the_order_and_names_that_tf2onnx_gives(
+    seed: int, file: Path, trained: Deployable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert = tf2onnx.convert.from_function
+
+    def shuffled(*args: Any, **options: Any) -> tuple[onnx.ModelProto, Any]:
+        proto, rest = convert(*args, **options)
+        return reordered(proto, random.Random(seed)), rest
+
+    monkeypatch.setattr(tf2onnx.convert, "from_function", shuffled)
+    again = file.with_name("shuffled.onnx")
+    to_onnx(trained.model, again, METADATA)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def reordered(proto: onnx.ModelProto, chance: random.Random) -> onnx.ModelProto:
+    """The same graph: nodes in another order that is topological too, other inner names."""
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    graph = proto.graph
+    outer = {tensor.name for tensor in (*graph.input, *graph.output)}
+    inner = [t for node in graph.node for t in node.output if t not in outer]
+    inner += [tensor.name for tensor in graph.initializer]
+    names = dict(zip(inner, chance.sample(range(10_000), len(inner)), strict=True))
+    for node in graph.node:
+        node.input[:] = [f"t{names[t]}" if t in names else t for t in node.input]
+        node.output[:] = [f"t{names[t]}" if t in names else t for t in node.output]
+        node.name = f"n{chance.random()}"
+    for tensor in graph.initializer:
+        tensor.name = f"t{names[tensor.name]}"
+    del graph.value_info[:]
+    waiting, nodes = list(graph.node), []
+    made = {tensor.name for tensor in (*graph.input, *graph.initializer)} | {""}
+    while waiting:
+        ready = [node for node in waiting if made.issuperset(node.input)]
+        node = waiting.pop(waiting.index(chance.choice(ready)))
+        nodes.append(node)
+        made.update(node.output)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    initializers = chance.sample(list(graph.initializer), len(graph.initializer))
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+    return proto
 
 
 def test_converting_is_silent(
