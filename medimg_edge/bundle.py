@@ -1,26 +1,18 @@
 """A bundle: a folder that holds ``manifest.json`` and exactly the files that it lists.
 
 ``Bundle.open`` trusts nothing in the folder; ``Bundle.read`` returns bytes only if they are the
-bytes that the manifest promises; ``staged`` lets the export side replace a bundle in one step.
+bytes that the manifest promises.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
-import json
 import os
-import shutil
 import stat
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer, WriteError
+from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer
 from medimg_edge.manifest import FileEntry, Manifest, decode
 
 MANIFEST = "manifest.json"
@@ -101,7 +93,7 @@ class Bundle:
         for name in entries:
             if not is_safe(name):
                 raise FilesDiffer(f"The manifest lists {name!r}, a path that leaves the bundle.")
-        found = _walk(self.path)
+        found = walk(self.path)
         found.pop(MANIFEST, None)
         missing = sorted(set(entries) - set(found))
         if missing:
@@ -137,39 +129,8 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file below a folder, by path; for the export side."""
     return {
         name: FileEntry(bytes=size, sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest())
-        for name, size in sorted(_walk(folder).items())
+        for name, size in sorted(walk(folder).items())
     }
-
-
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """Give a new folder to fill; make it ``out`` when the block ends well, remove it otherwise.
-
-    Every file is on the disk before the folder takes its name, and an existing ``out`` is exchanged
-    in one step, so that a power cut leaves the old bundle or the new one. Raises WriteError where
-    ``out`` is not a bundle, or cannot be written.
-    """
-    try:
-        _refuse_foreign(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise WriteError(f"{out.parent} cannot be written: {error.strerror}.") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        for name in _walk(folder):
-            _sync(folder / name)
-        for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-            _sync(each)
-        _replace(folder, out)
-        _sync(out.parent)
-    except OSError as error:
-        raise WriteError(
-            f"{out} was not written ({error.strerror}); what was there before is unchanged."
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _manifest_bytes(folder: Path) -> bytes:
@@ -193,8 +154,11 @@ def _manifest_bytes(folder: Path) -> bytes:
         raise BundleMissing(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _walk(folder: Path) -> dict[str, int]:
-    """The bytes of every regular file but the signatures, by path; anything else is refused."""
+def walk(folder: Path) -> dict[str, int]:
+    """The bytes of every regular file but the signatures, by path.
+
+    Raises FilesDiffer for anything else, such as a link.
+    """
     found: dict[str, int] = {}
     pending = [""]
     try:
@@ -215,61 +179,3 @@ def _walk(folder: Path) -> dict[str, int]:
     except OSError as error:
         raise FilesDiffer(f"The bundle cannot be searched: {error.strerror}.") from error
     return found
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Replace nothing but a bundle or an empty folder."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise WriteError(f"{out} exists and is not a folder. Name another output.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    try:
-        written = json.loads((out / MANIFEST).read_bytes())
-        listed = {MANIFEST, *written["artifacts"], *written["files"]}
-        foreign = sorted(set(_walk(out)) - listed)
-    except ValueError:  # a bundle whose manifest is damaged: what an export is run again for
-        return
-    except (OSError, TypeError, KeyError, FilesDiffer) as error:
-        raise WriteError(f"{out} holds other files and no bundle. Name another output.") from error
-    if foreign:
-        raise WriteError(f"{out} holds {foreign[0]}, no part of the bundle there. Move it away.")
-
-
-def _replace(new: Path, out: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-    elif not _exchange(new, out):
-        old = new.with_suffix(".old")
-        out.rename(old)
-        try:
-            new.rename(out)
-        except OSError:
-            old.rename(out)
-            raise
-        shutil.rmtree(old)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step by renameat2(2); False where that is missing."""
-    if not sys.platform.startswith("linux"):
-        return False
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code))
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to flush it
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

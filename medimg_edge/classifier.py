@@ -183,4 +183,4 @@ def _load(path: os.PathLike[str], artifact: str, threads: int) -> Classifier:
 def _name(source: Source | Image) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
-    return "<bytes>" if isinstance(source, bytes) else "<array>"
+    return {bytes: "<bytes>", Image: "<image>"}.get(type(source), "<array>")

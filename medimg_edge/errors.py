@@ -39,7 +39,8 @@
     ├── ConversionError             export-conversion
     ├── GateError                   export-gate
     ├── WriteError                  write
-    └── ExtraMissing                extra-missing
+    ├── ExtraMissing                extra-missing
+    └── Unexpected                  unexpected
 
 A message says what was found, what is accepted, and what to do next. Codes are stable: scripts,
 records and the HTTP API carry them.
@@ -289,3 +290,9 @@ class ExtraMissing(MedimgEdgeError):
     """A part that is not installed on this machine."""
 
     code = "extra-missing"
+
+
+class Unexpected(MedimgEdgeError):
+    """A fault of medimg-edge itself."""
+
+    code = "unexpected"

@@ -26,6 +26,8 @@ INT8_WARNING = 0.02
 """An int8 kernel of another CPU rounds elsewhere: up to here without a word, up to
 ``INT8_LIMIT`` with a warning."""
 INT8_LIMIT = 0.05
+ENOUGH_CASES = 12
+"""What an export writes; fewer say less, and verify says so."""
 NEAR_THRESHOLD = 0.05
 """A decision may flip only where the expected probability lay this close to the threshold."""
 

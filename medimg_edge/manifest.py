@@ -255,7 +255,11 @@ def _check(manifest: Manifest) -> None:
             tuple(manifest.input.shape) == shape,
             f"input.shape {manifest.input.shape} is not what preprocessing makes, {shape}",
         ),
-        ("probability" in manifest.outputs, "outputs has no 'probability'"),
+        (
+            "probability" in manifest.outputs
+            and manifest.outputs["probability"].unit == "probability",
+            "outputs has no 'probability' in the unit probability",
+        ),
         (
             all(_fits(name, each, len(findings)) for name, each in manifest.outputs.items()),
             f"outputs do not fit the {len(findings)} labels that have a probability",

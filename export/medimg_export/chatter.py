@@ -6,6 +6,7 @@ none, and quotes its end when something goes wrong.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -18,6 +19,8 @@ from medimg_edge.errors import ConversionError, MedimgEdgeError, WriteError
 
 _REASON_CHARACTERS = 300  # some exceptions carry a whole graph as text
 _TAIL_BYTES = 2000
+# Native code says these in an exception of its own.
+_DISK_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def conversion(task: str, advice: str) -> Iterator[None]:
     Raises:
         ConversionError: for any exception of a foreign library; the message ends with the last
             lines that the library printed.
-        WriteError: for an OSError, such as a full disk.
+        WriteError: a file cannot be read or written, such as on a full disk.
         MedimgEdgeError: as it is.
     """
     with tempfile.TemporaryFile() as log:
@@ -43,13 +46,13 @@ def conversion(task: str, advice: str) -> Iterator[None]:
                 yield
         except MedimgEdgeError:
             raise
-        except OSError as error:
-            raise WriteError(
-                f"{task} could not read or write a file: {error}. "
-                "Free space, or choose another folder."
-            ) from error
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS].strip()
+            if isinstance(error, OSError) or any(each in str(error) for each in _DISK_FULL):
+                raise WriteError(
+                    f"{task} could not read or write a file: {reason}. "
+                    "Free space, or choose another folder."
+                ) from error
             raise ConversionError(f"{task} failed: {reason}. {advice}{_tail(log)}") from error
 
 

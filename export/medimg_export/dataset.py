@@ -16,6 +16,7 @@ from medimg_edge.errors import DataInvalid, DataMissing
 from medimg_edge.image import Image
 from medimg_edge.manifest import Task
 from medimg_edge.reader import read_image
+from medimg_edge.record import printable
 from medimg_export.class_folders import list_class_folders
 from medimg_export.label_csv import has_columns, list_csv
 from medimg_export.labelling import in_task_order, names_of, plain_negatives, refuse_outside
@@ -105,7 +106,7 @@ def open_dataset(
     Raises DataMissing, DataInvalid, TooFewImages (one class), PositiveUnknown.
     """
     path = Path(path)
-    listing = _listing(path, labels)
+    listing = _printable(_listing(path, labels))
     if listing.several and task not in (None, "multilabel"):
         raise DataInvalid(f"{path} gives an image several labels; a {task} task has one for each.")
     declared = labels or listing.labels
@@ -143,6 +144,21 @@ def _listing(path: Path, labels: Sequence[str] | None) -> Listing:
     raise DataInvalid(
         f"{path} is a {path.suffix or 'file without a suffix'}; accepted are a folder of class "
         "folders, a .csv with path,label, or a MedMNIST .npz."
+    )
+
+
+def _printable(listing: Listing) -> Listing:
+    """Names as reports and run.json can hold them; the files are still found by their own."""
+    return replace(
+        listing,
+        rows=[
+            replace(row, name=printable(row.name), labels=tuple(map(printable, row.labels)))
+            for row in listing.rows
+        ],
+        problems=tuple(
+            Problem(printable(each.name), each.code, printable(each.message))
+            for each in listing.problems
+        ),
     )
 
 
@@ -201,7 +217,7 @@ def _grouped(path: Path, rows: list[Row], pattern: str | None) -> tuple[list[Row
 def _group(row: Row, pattern: re.Pattern[str], whole_path: bool) -> str | None:
     if isinstance(row.source, ArrayRow):
         return None
-    match = pattern.search(row.name if whole_path else row.source.name)
+    match = pattern.search(row.name if whole_path else printable(row.source.name))
     if match is None:
         return None
     parts = [part for part in match.groups() if part is not None]

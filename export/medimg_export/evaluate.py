@@ -16,7 +16,7 @@ from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewImages, WriteError
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
-from medimg_edge.record import Failure
+from medimg_edge.record import Failure, printable
 from medimg_export import metrics
 from medimg_export import recipe as recipes
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
@@ -92,7 +92,7 @@ def evaluate(
         out / "report.html",
         title=f"{manifest.name} {manifest.version}: {chosen}",
         subtitle_facts=[
-            ("Data", f"{data.name}, {chosen}"),
+            ("Data", f"{printable(data.name)}, {chosen}"),
             ("Artifact", f"{classifier.artifact} on {classifier.runtime}"),
             ("Bundle", classifier.bundle.hash[:16]),
             ("Intended use", manifest.intended_use),

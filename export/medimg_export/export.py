@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import golden
-from medimg_edge.bundle import MANIFEST, Bundle, describe_files, staged
+from medimg_edge.bundle import MANIFEST, Bundle, describe_files
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import ConversionError, GateError, RecipeError
 from medimg_edge.manifest import (
@@ -27,6 +27,7 @@ from medimg_edge.manifest import (
     Output,
 )
 from medimg_edge.manifest import encode as encode_manifest
+from medimg_edge.staging import staged
 from medimg_export import gates, metrics
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
 from medimg_export.convert_tflite import to_tflite, to_tflite_int8

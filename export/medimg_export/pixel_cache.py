@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 import time
@@ -150,7 +151,7 @@ class PixelCache:
         )
 
     def _memory(self, dataset: Dataset) -> Path:
-        name = hashlib.sha256(str(dataset.path.resolve()).encode()).hexdigest()
+        name = hashlib.sha256(os.fsencode(dataset.path.resolve())).hexdigest()
         return self.root / "digests" / f"{name[:32]}.json"
 
 

@@ -137,8 +137,9 @@ def learning(history: list[dict[str, Any]]) -> str:
     with _figure("learning", "Learning curves by epoch", size=(8.6, 3.2)) as figure:
         left, right = figure.subplots(1, 2)
         steps = np.arange(1, len(history) + 1)
-        left.plot(steps, _series(history, "loss"), "--", color=COLORS[0], label="training")
-        left.plot(steps, _series(history, "val_loss"), color=COLORS[1], label="validation")
+        dots = {"marker": "."}  # one epoch draws no line
+        left.plot(steps, _series(history, "loss"), "--", color=COLORS[0], label="training", **dots)
+        left.plot(steps, _series(history, "val_loss"), color=COLORS[1], label="validation", **dots)
         left.set(xlabel="epoch", ylabel="loss")
         aucs = _series(history, "val_auc")
         right.plot(steps, aucs, color=COLORS[1])
@@ -151,7 +152,8 @@ def learning(history: list[dict[str, Any]]) -> str:
                 transform=right.transAxes, ha="right",
             )  # fmt: skip
         for axes in (left, right):
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_xlim(0.5, len(history) + 0.5)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             _stages(axes, history)
         left.legend(loc="upper right")
     return figure.svg

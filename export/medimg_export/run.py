@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import OperatingPoint, Task
+from medimg_edge.record import printable
 from medimg_export import checkpoint, metrics
 from medimg_export.calibration import fit_temperature, operating_point
 from medimg_export.graph import deployable
@@ -117,7 +118,7 @@ def make_run(
     decision = operating_points(prepared, y, p)
     record = Record(
         recipe=prepared.recipe,
-        data=str(prepared.dataset.path.resolve()),
+        data=printable(str(prepared.dataset.path.resolve())),
         dataset=prepared.describe(),
         task=task,
         labels=labels,
@@ -133,7 +134,7 @@ def make_run(
     _write(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
     write_report(
         folder / "report.html",
-        title=f"{prepared.recipe.card.name or folder.resolve().name}: validation",
+        title=f"{prepared.recipe.card.name or printable(folder.resolve().name)}: validation",
         subtitle_facts=_facts(record),
         metrics=found,
         task=task,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import TooFewImages
+from medimg_edge.record import printable
 from medimg_export.dataset import Dataset, Sample, Split
 from medimg_export.pixel_cache import CachedPixels
 from medimg_export.stratify import Rows, assign, units_of
@@ -138,7 +139,7 @@ def describe(dataset: Dataset, cached: CachedPixels, splits: Splits) -> dict[str
         for row, (digest, mark) in enumerate(zip(cached.digests, marks, strict=True))
     )
     return {
-        "path": str(dataset.path),
+        "path": printable(str(dataset.path)),
         "task": dataset.task,
         "labels": list(dataset.labels),
         "images": len(dataset.samples),

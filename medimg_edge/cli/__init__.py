@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 
 from medimg_edge.cli.application import app
 from medimg_edge.cli.output import fail
-from medimg_edge.errors import ExtraMissing, MedimgEdgeError, WriteError
+from medimg_edge.errors import ExtraMissing, MedimgEdgeError, Unexpected, WriteError
+
+_SAID_CHARACTERS = 300
 
 
 def main() -> None:
@@ -26,3 +29,12 @@ def main() -> None:
     except OSError as error:  # Typer itself ends well on Ctrl-C and on a pipe that was closed
         where = error.filename or "Standard output"
         fail(WriteError(f"{where} cannot be used: {error.strerror}."))
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:_SAID_CHARACTERS]
+        fail(
+            Unexpected(
+                f"A fault of medimg-edge itself: {said}. Run it again as "
+                "`medimg-edge --log-file FILE ...` and report what that file says."
+            ),
+            details=traceback.format_exc(),
+        )

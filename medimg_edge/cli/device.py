@@ -86,6 +86,7 @@ def verify(
     Example: medimg-edge verify pneumonia
     """
     from medimg_edge.bundle import Bundle
+    from medimg_edge.golden import ENOUGH_CASES
     from medimg_edge.golden import verify as check
 
     opened = Bundle.open(bundle)
@@ -110,8 +111,15 @@ def verify(
             f"{failed[0].artifact}: {failed[0].message}. The bundle does not give the same answer "
             "on this machine: do not use it here."
         )
-    name = opened.manifest.name
-    typer.echo(f"{name} {opened.manifest.version} gives the same answers here as in training.")
+    manifest = opened.manifest
+    if len(manifest.golden) < ENOUGH_CASES:
+        output.note(
+            f"warning: the golden set has {len(manifest.golden)} cases, fewer than {ENOUGH_CASES}: "
+            "a small difference may go unseen. An export by this release writes more."
+        )
+    typer.echo(f"{manifest.name} {manifest.version} gives the same answers here as in training.")
+    if untested := [each.artifact for each in checks if each.status == "not run"]:
+        typer.echo(f"Not checked here: {', '.join(untested)}.")
 
 
 def info(

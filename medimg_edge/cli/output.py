@@ -44,12 +44,12 @@ def note(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def fail(error: MedimgEdgeError) -> NoReturn:
-    """Say an error in one line with its code, and exit 1."""
+def fail(error: MedimgEdgeError, details: str = "") -> NoReturn:
+    """Say an error in one line with its code, and exit 1; ``details`` are for the log file."""
     clear()
     line = f"error [{error.code}]: {error.message}"
     with suppress(WriteError):  # of the log file: said already, or less than this one
-        log(line)
+        log(f"{line}\n{details}".rstrip())
     print(line, file=sys.stderr)
     sys.exit(1)
 

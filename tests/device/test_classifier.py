@@ -58,9 +58,11 @@ def test_path_bytes_and_array_are_one_image(classifier, images):
     by_text = classifier.predict(str(path))
     by_bytes = classifier.predict(path.read_bytes())
     by_array = classifier.predict(read_image(path).frames[0])
-    answers = [by_path, by_text, by_bytes, by_array]
+    by_image = classifier.predict(read_image(path))
+    answers = [by_path, by_text, by_bytes, by_array, by_image]
     assert len({each.probability for each in answers}) == 1
-    assert [each.record.input for each in answers] == [str(path), str(path), "<bytes>", "<array>"]
+    names = [each.record.input for each in answers]
+    assert names == [str(path), str(path), "<bytes>", "<array>", "<image>"]
     assert classifier.predict(path, name="bed 4").record.input == "bed 4"
 
 

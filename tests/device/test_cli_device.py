@@ -15,6 +15,7 @@ import pytest
 
 from medimg_edge import __version__, manifest
 from medimg_edge.bundle import Bundle
+from medimg_edge.cli import main
 from medimg_edge.cli.output import Sink
 from medimg_edge.reader import read_image
 
@@ -287,6 +288,48 @@ def test_the_log(three, frozen, called, tmp_path):
     assert len(lines) == 4
     assert "started: --quiet" in lines[0]
     assert "error [input-truncated]" in lines[1]
+
+
+def test_a_fault_of_our_own_is_one_line_too(frozen, three, monkeypatch, capsys, tmp_path):
+    def fault(*_):
+        raise KeyError("of a\nprogrammer")
+
+    monkeypatch.setattr("medimg_edge.classifier.Classifier.predict", fault)
+    log = tmp_path / "log"
+    words = ["--log-file", log, "infer", three[0], "-b", frozen]
+    monkeypatch.setattr(sys, "argv", ["medimg-edge", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error [unexpected]: A fault of medimg-edge itself: KeyError: ")
+    assert "--log-file" in line
+    assert "Traceback" in log.read_text()
+    assert "in fault" in log.read_text()
+
+
+# Real radiographs
+
+
+@pytest.mark.data
+@pytest.mark.skipif("MEDIMG_EDGE_DATA" not in os.environ, reason="MEDIMG_EDGE_DATA is unset")
+def test_full_resolution_radiographs_in_a_pipe(frozen, command, tmp_path):
+    sample = Path(os.environ["MEDIMG_EDGE_DATA"], "kermany-cxr-fullres-sample")
+    done = command("infer", sample, "-b", frozen)
+    assert done.returncode == 0
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["status"] for each in answers] == ["ok"] * 24
+    whole = Path(answers[7]["input"])
+    corrupt = tmp_path / f"corrupt{whole.suffix}"
+    corrupt.write_bytes(whole.read_bytes()[:-5000])
+    inputs = [each["input"] for each in answers]
+    done = command("infer", *inputs[:7], corrupt, *inputs[7:], "-b", frozen)
+    assert done.returncode == 1
+    again = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(again) == 25
+    assert (again[7]["status"], again[7]["code"]) == ("error", "input-truncated")
+    del again[7]
+    assert [each["probability"] for each in again] == [each["probability"] for each in answers]
 
 
 # What is said

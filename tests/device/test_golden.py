@@ -187,6 +187,13 @@ def test_no_golden_set(bundle, rewrite):
         verify(Bundle.open(bundle))
 
 
+def test_a_small_golden_set_is_said(bundle, rewrite, called):
+    rewrite(bundle, lambda raw: raw.update(golden=raw["golden"][:11]))
+    done = called("verify", bundle)
+    assert done.returncode == 0
+    assert "warning: the golden set has 11 cases, fewer than 12" in done.stderr
+
+
 def test_a_network_that_is_not_finite(bundle, rewrite):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(bundle / "model.onnx")
@@ -210,6 +217,7 @@ def test_without_litert(bundle, rewrite):
     run = subprocess.run(arguments, capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stdout.count("not run") == 2
+    assert "Not checked here: model.tflite, model.int8.tflite." in run.stdout
     (bundle / "model.onnx").unlink()
     (bundle / "model.int8.onnx").unlink()
 

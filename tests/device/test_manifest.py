@@ -101,6 +101,7 @@ POINT = {"threshold": 0.5, "rule": "stated"}
         (("outputs", "heatmap", "shape"), [None, 1], "outputs do not fit"),
         (("outputs", "embedding", "shape"), [None], "outputs do not fit"),
         (("outputs",), {}, "no 'probability'"),
+        (("outputs", "probability", "unit"), "logit", "in the unit probability"),
         (("input", "shape"), [65, 64, 1], "not what preprocessing makes"),
         (("input", "axes"), "NCHW", "axes"),
         (("input", "dtype"), "float32", "dtype"),

@@ -68,6 +68,7 @@ def test_no_descriptor_is_lost() -> None:
         (ValueError("bad layer"), ConversionError),
         (MemoryError(), ConversionError),
         (OSError(28, "No space left on device"), WriteError),
+        (RuntimeError("model.onnx: write failed: No space left on device"), WriteError),
         (GateError("ours"), GateError),
     ],
 )

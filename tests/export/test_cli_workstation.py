@@ -37,18 +37,20 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
+    assert "error [unexpected]" not in done.stderr, done.stderr
     return done
 
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable:
-    """Run ``medimg-edge`` in this process, which is quicker; an exception is a failure."""
+    """Run ``medimg-edge`` in this process, which is quicker."""
 
     def run(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["medimg-edge", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capfd.readouterr()
+        assert "error [unexpected]" not in err, err
         return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=err)
 
     return run
@@ -150,6 +152,27 @@ def test_check_says_what_is_in_a_data_set_and_what_is_wrong(called: Callable, tm
     assert "note: 'sick' is the positive label" in done.stdout
     grouped = called("data", "check", data, "--size", 32, "--group-pattern", r"(\d+)")
     assert "unknown" not in grouped.stdout
+
+
+def test_names_that_are_not_text(called: Callable, arrays: Arrays, tmp_path: Path):
+    """Linux allows any bytes in a name; reports and JSON do not."""
+    names = (b"sick\xff", b"normal")
+    rng = np.random.default_rng(0)
+    for bright, name in enumerate(names):
+        folder = os.path.join(os.fsencode(tmp_path), b"data", name)
+        os.makedirs(folder)
+        for number in range(30):
+            pixels = rng.integers(bright * 100, 100 + bright * 100, (32, 32), dtype=np.uint8)
+            with open(os.path.join(folder, b"im\xe9ge%d.png" % number), "wb") as file:
+                file.write(cv2.imencode(".png", pixels)[1].tobytes())
+    data, run = tmp_path / "data", tmp_path / "run"
+    done = called("train", data, "--out", run, "--size", 32, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "sick\\udcff/im\\udce9ge" in (run / "report.html").read_text()
+    assert msgspec.json.decode((run / "run.json").read_bytes())["labels"] == [
+        "normal",
+        "sick\\udcff",
+    ]
 
 
 def test_get_without_a_network_says_what_to_do(tmp_path: Path):
