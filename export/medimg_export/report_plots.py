@@ -137,25 +137,22 @@ def learning(history: list[dict[str, Any]]) -> str:
     with _figure("learning", "Learning curves by epoch", size=(8.6, 3.2)) as figure:
         left, right = figure.subplots(1, 2)
         steps = np.arange(1, len(history) + 1)
-        dots = {"marker": "."}  # one epoch draws no line
-        left.plot(steps, _series(history, "loss"), "--", color=COLORS[0], label="training", **dots)
-        left.plot(steps, _series(history, "val_loss"), color=COLORS[1], label="validation", **dots)
+        for index, (name, label) in enumerate((("loss", "training"), ("val_loss", "validation"))):
+            if np.isfinite(losses := _series(history, name)).any():
+                left.plot(steps, losses, marker=".", label=label, **_line(index))
         left.set(xlabel="epoch", ylabel="loss")
         aucs = _series(history, "val_auc")
-        right.plot(steps, aucs, color=COLORS[1])
+        right.plot(steps, aucs, marker=".", color=COLORS[1])
         right.set(xlabel="epoch", ylabel="validation AUC")
         if np.isfinite(aucs).any():
             best = int(np.nanargmax(aucs))
             _mark(right, 1, float(steps[best]), float(aucs[best]))
-            right.text(
-                0.98, 0.05, f"best {aucs[best]:.4f}, epoch {best + 1}",
-                transform=right.transAxes, ha="right",
-            )  # fmt: skip
+            right.set_xlabel(f"epoch; best {aucs[best]:.4f} after {best + 1}")
         for axes in (left, right):
             axes.set_xlim(0.5, len(history) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             _stages(axes, history)
-        left.legend(loc="upper right")
+        left.legend(loc="best")
     return figure.svg
 
 

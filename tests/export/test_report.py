@@ -106,7 +106,7 @@ def test_a_full_report_has_every_section(tmp_path):
         "average precision",
         "Confusion matrix",
         "observed rate",  # inside the figures, so their text is text
-        "best 0.9100, epoch 2",
+        "epoch; best 0.9100 after 2",
         "fine-tune",
         "Wrong, the surest first",
         "truth: normal",
