@@ -15,7 +15,8 @@ from medimg_edge import engines
 from medimg_edge.bundle import Bundle
 from medimg_edge.errors import MedimgEdgeError
 from medimg_edge.image import Image
-from medimg_edge.manifest import Manifest, OperatingPoint
+from medimg_edge.manifest import Manifest
+from medimg_edge.operating_point import decide
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_image
 from medimg_edge.record import Answer, Failure, Finding, Model, failure, printable
@@ -167,13 +168,6 @@ class Classifier:
 
     def __reduce__(self) -> tuple:
         return _load, (self.bundle.path.absolute(), self.artifact, self.threads)
-
-
-def decide(probability: float, point: OperatingPoint) -> str:
-    """``refer`` inside the refer band, else ``positive`` from the threshold on."""
-    if point.refer and point.refer[0] <= probability < point.refer[1]:
-        return "refer"
-    return "positive" if probability >= point.threshold else "negative"
 
 
 def _load(path: os.PathLike[str], artifact: str, threads: int) -> Classifier:

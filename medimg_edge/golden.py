@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from medimg_edge import engines
 from medimg_edge.bundle import Bundle
-from medimg_edge.classifier import Classifier, decide
+from medimg_edge.classifier import Classifier
 from medimg_edge.errors import GoldenMismatch, MedimgEdgeError
 from medimg_edge.manifest import GoldenCase
+from medimg_edge.operating_point import decide
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import read_image
 

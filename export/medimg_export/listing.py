@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medimg_edge.label_csv import first_few
 from medimg_export.npz import ArrayRow, Split
+
+__all__ = ["SPLIT_NAMES", "Listing", "Problem", "Row", "Split", "first_few"]
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -67,10 +69,3 @@ class Listing:
     several: bool = False
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
-
-
-def first_few(names: Iterable[object], limit: int = 5) -> str:
-    """Names as a message can hold them: the first ones, "and 12 more"."""
-    listed: Sequence[str] = [str(name) for name in names]
-    shown = ", ".join(listed[:limit])
-    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import OperatingPoint, Task
+from medimg_edge.operating_point import operating_point
 from medimg_edge.record import printable
 from medimg_export import checkpoint, metrics
-from medimg_export.calibration import fit_temperature, operating_point
+from medimg_export.calibration import fit_temperature
 from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import Recipe

@@ -103,7 +103,7 @@ def train(
         seed=training.seed,
         pretrained=training.pretrained,
     )
-    loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
+    loss = weighted_loss(prepared.dataset.task, class_weights(prepared), training.label_smoothing)
     _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
 
     identity = {
@@ -193,18 +193,24 @@ def class_weights(prepared: Prepared) -> NDArray[np.float32]:
     return (len(y) / (counts.shape[-1] * np.maximum(counts, 1))).astype(np.float32)
 
 
-def weighted_loss(task: Task, weights: NDArray[np.float32]) -> Callable:
-    """Cross-entropy of logits with a weight for each class; see ``class_weights``."""
+def weighted_loss(task: Task, weights: NDArray[np.float32], smoothing: float = 0.0) -> Callable:
+    """Cross-entropy of logits with a weight for each class; see ``class_weights``.
+
+    smoothing: the share of each label that is spread evenly over the classes (Szegedy et al. 2016).
+    """
 
     def multiclass(y, logits):
         y = tf.cast(tf.reshape(y, [-1]), tf.int32)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        classes = len(weights)
+        certain = tf.one_hot(y, classes, 1 - smoothing + smoothing / classes, smoothing / classes)
+        losses = tf.nn.softmax_cross_entropy_with_logits(certain, logits)
         return tf.reduce_mean(losses * tf.gather(weights, y))
 
     def sigmoids(y, logits):
         y = tf.reshape(tf.cast(y, tf.float32), tf.shape(logits))
         weight = weights[..., 1] * y + weights[..., 0] * (1 - y)
-        return tf.reduce_mean(weight * tf.nn.sigmoid_cross_entropy_with_logits(y, logits))
+        certain = y * (1 - smoothing) + smoothing / 2
+        return tf.reduce_mean(weight * tf.nn.sigmoid_cross_entropy_with_logits(certain, logits))
 
     return multiclass if task == "multiclass" else sigmoids
 

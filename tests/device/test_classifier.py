@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.classifier import Classifier, Prediction, decide
+from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.errors import ArtifactUnknown, Blank, BundleMissing, FilesDiffer, InputMissing
 from medimg_edge.golden import INT8_LIMIT
 from medimg_edge.manifest import OperatingPoint, Output, Preprocessing, Windows, WindowSetting
@@ -157,26 +157,7 @@ def test_pickled_to_another_process(bundle, images, tmp_path, monkeypatch):
     assert float(probability) == pytest.approx(sent.predict(images[0]).probability, abs=1e-6)
 
 
-POINT = OperatingPoint(0.5, "stated")
 BAND = OperatingPoint(0.5, "stated", refer=(0.375, 0.75))
-
-
-@pytest.mark.parametrize(
-    ("probability", "point", "decision"),
-    [
-        (0.4999, POINT, "negative"),
-        (0.5, POINT, "positive"),
-        (0.0, OperatingPoint(0.0, "all"), "positive"),
-        (1.0, OperatingPoint(1.0, "sure"), "positive"),
-        (0.3749, BAND, "negative"),
-        (0.375, BAND, "refer"),
-        (0.5, BAND, "refer"),
-        (0.7499, BAND, "refer"),
-        (0.75, BAND, "positive"),
-    ],
-)
-def test_decide(probability, point, decision):
-    assert decide(probability, point) == decision
 
 
 # Other tasks, through a network that is computed by hand: logit = weight * mean + bias

@@ -65,7 +65,7 @@ def test_a_repeated_row_is_kept_once(tmp_path: Path):
         ("path,label\na.png\n", DataInvalid, "line 2: 1 cells under 2 columns"),
         ("path,label\na.png,x,y\n", DataInvalid, "line 2: 3 cells under 2 columns"),
         ("path,label\n,x\n", DataInvalid, "line 2: the path is empty"),
-        ("path,label,split\na.png,x,holdout\n", DataInvalid, "line 2: the split is 'holdout'"),
+        ("path,label,split\na.png,x,holdout\n", DataInvalid, "a.png: the split is 'holdout'"),
         (
             "path,label\nno.png,x\na.png,x\n" + "".join(f"n{i}.png,x\n" for i in range(6)),
             DataInvalid,

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medimg_edge.errors import RunError, WriteError
-from medimg_export.calibration import operating_point
+from medimg_edge.operating_point import operating_point
 from medimg_export.metrics import Metrics
 from medimg_export.prepared import Prepared, prepare
 from medimg_export.run import Record, Run, load_model, make_run, require_free
