@@ -11,15 +11,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge import engines
+from medimg_edge import engines, site_profile
 from medimg_edge.bundle import Bundle
 from medimg_edge.errors import MedimgEdgeError
 from medimg_edge.image import Image
-from medimg_edge.manifest import Manifest
+from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.operating_point import decide
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_image
 from medimg_edge.record import Answer, Failure, Finding, Model, failure, printable
+from medimg_edge.site_profile import SiteProfile
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,11 @@ class Prediction:
 class Classifier:
     """A bundle's artifact, loaded. May be shared between threads, and pickles by its bundle's path.
 
-    Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing.
+    profile: a site profile, its file, ``auto`` for the one beside the bundle where there is one, or
+        None for the bundle's own calibration and operating points.
+
+    Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing,
+    ProfileInvalid.
     """
 
     def __init__(
@@ -70,10 +75,14 @@ class Classifier:
         bundle: Bundle | str | os.PathLike[str],
         *,
         artifact: str = "auto",
+        profile: SiteProfile | str | os.PathLike[str] | None = "auto",
         threads: int = 1,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.artifact = self.bundle.artifact(artifact)
+        self.profile = _profile(profile, self.bundle)
+        if self.profile is not None:
+            self.profile.require_for(self.bundle, self.artifact)
         self.threads = threads
         self._engine = engines.load(
             self.bundle.read(self.artifact),
@@ -115,6 +124,7 @@ class Classifier:
             artifact=self.artifact,
             runtime=self.runtime,
             model=self._model,
+            profile=self._profile_hash,
             elapsed_ms=round((time.perf_counter() - started) * 1000, 2),
         )
         heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
@@ -145,16 +155,27 @@ class Classifier:
     def _model(self) -> Model:
         return Model(self.manifest.name, self.manifest.version, self.bundle.hash)
 
+    @cached_property
+    def _profile_hash(self) -> str | None:
+        return None if self.profile is None else self.profile.hash
+
+    @cached_property
+    def _points(self) -> dict[str, OperatingPoint]:
+        if self.profile is None:
+            return self.manifest.decision[self.artifact]
+        return {label: fitted.point for label, fitted in self.profile.findings.items()}
+
     def _findings(self, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
         best = self.manifest.labels[int(probabilities.argmax())]
-        points = self.manifest.decision[self.artifact]
+        if self.profile is not None:
+            probabilities = self.profile.calibrated(probabilities)
         return tuple(
             Finding(
                 label,
                 float(probability),
                 best
                 if self.manifest.task == "multiclass"
-                else decide(float(probability), points[label]),
+                else decide(float(probability), self._points[label]),
             )
             for label, probability in zip(self.manifest.findings, probabilities, strict=True)
         )
@@ -167,11 +188,24 @@ class Classifier:
         return None
 
     def __reduce__(self) -> tuple:
-        return _load, (self.bundle.path.absolute(), self.artifact, self.threads)
+        return _load, (self.bundle.path.absolute(), self.artifact, self.profile, self.threads)
 
 
-def _load(path: os.PathLike[str], artifact: str, threads: int) -> Classifier:
-    return Classifier(path, artifact=artifact, threads=threads)
+def _profile(
+    profile: SiteProfile | str | os.PathLike[str] | None, bundle: Bundle
+) -> SiteProfile | None:
+    if profile == "auto":
+        path = site_profile.beside(bundle)
+        return site_profile.load(path) if path.exists() else None
+    if profile is None or isinstance(profile, SiteProfile):
+        return profile
+    return site_profile.load(profile)
+
+
+def _load(
+    path: os.PathLike[str], artifact: str, profile: SiteProfile | None, threads: int
+) -> Classifier:
+    return Classifier(path, artifact=artifact, profile=profile, threads=threads)
 
 
 def _name(source: Source | Image) -> str:

@@ -26,7 +26,8 @@
     │   ├── RevisionUnknown         bundle-revision
     │   ├── FilesDiffer             bundle-files
     │   ├── ArtifactUnknown         bundle-artifact
-    │   └── GoldenMismatch          bundle-golden
+    │   ├── GoldenMismatch          bundle-golden
+    │   └── ProfileInvalid          bundle-profile
     ├── DataError                   a data set that cannot be trained on
     │   ├── DataMissing             data-missing
     │   ├── DataInvalid             data-invalid
@@ -212,6 +213,12 @@ class GoldenMismatch(BundleError):
     """The golden set does not give the same answer here."""
 
     code = "bundle-golden"
+
+
+class ProfileInvalid(BundleError):
+    """A site profile that cannot be read, or was made for another bundle."""
+
+    code = "bundle-profile"
 
 
 class DataError(MedimgEdgeError):

@@ -92,7 +92,7 @@ def _check(bundle: Bundle, name: str, pixels: list[NDArray[np.uint8]]) -> Check:
     if not engines.installed(artifact.format):
         return Check(name, "not run", message="LiteRT is not installed: medimg-edge[litert]")
     try:
-        classifier = Classifier(bundle, artifact=name)
+        classifier = Classifier(bundle, artifact=name, profile=None)
         found = [classifier.run(each[None])["probability"][0] for each in pixels]
     except MedimgEdgeError as error:
         return Check(name, "failed", len(pixels), message=error.message)

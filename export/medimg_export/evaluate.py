@@ -57,7 +57,7 @@ def evaluate(
     Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
     are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
     """
-    classifier = Classifier(Bundle.open(path), artifact=artifact)
+    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
     own = _own_splits(manifest, data, progress)

@@ -344,7 +344,7 @@ class _Export:
     def _classifier(self, name: str, artifact: Artifact, points: Points) -> Classifier:
         """The device's, on a candidate: a manifest that is in memory only."""
         manifest = self._manifest({name: artifact}, name, {name: points})
-        return Classifier(Bundle(self.folder, manifest, hash=""), artifact=name)
+        return Classifier(Bundle(self.folder, manifest, hash=""), artifact=name, profile=None)
 
     def _manifest(
         self, artifacts: dict[str, Artifact], default: str, decision: dict[str, Points]

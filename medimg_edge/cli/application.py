@@ -44,7 +44,7 @@ def options(
     output.configure(quiet, log_file)
 
 
-for command in (device.infer, device.verify, device.info, device.schema):
+for command in (device.infer, device.verify, device.calibrate, device.info, device.schema):
     app.command()(command)
 for command in (workstation.train, workstation.export, workstation.evaluate, workstation.demo):
     app.command()(command)

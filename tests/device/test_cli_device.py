@@ -359,14 +359,24 @@ def test_verify(frozen, called):
     assert "model.int8.onnx" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["record", "manifest"])
+@pytest.mark.parametrize("name", ["record", "manifest", "profile"])
 def test_schema(called, name):
     published = Path(__file__).parent.parent / "data" / f"schema-{name}.json"
     assert json.loads(called("schema", name).stdout) == json.loads(published.read_text())
 
 
 COMMANDS = [
-    *(["infer"], ["verify"], ["info"], ["schema"], ["train"], ["export"], ["evaluate"], ["demo"]),
+    *(
+        ["infer"],
+        ["verify"],
+        ["calibrate"],
+        ["info"],
+        ["schema"],
+        ["train"],
+        ["export"],
+        ["evaluate"],
+        ["demo"],
+    ),
     *(["data", "check"], ["data", "get"], ["data", "phantom"]),
 ]
 

@@ -1,0 +1,182 @@
+"""A profile changes the answer, says so, and is refused beside any other bundle."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.classifier import Classifier
+from medimg_edge.errors import ProfileInvalid, WriteError
+from medimg_edge.golden import verify
+from medimg_edge.manifest import OperatingPoint
+from medimg_edge.site_profile import (
+    Calibration,
+    SiteData,
+    SiteProfile,
+    beside,
+    calibrated,
+    encode,
+    load,
+    logit,
+    write,
+)
+
+DATA = SiteData(images=200, patients=150, positives={"opacity": 80}, sha256="0" * 64)
+
+
+def profile_for(bundle: Path, artifact: str = "model.int8.onnx", **changes) -> SiteProfile:
+    opened = Bundle.open(bundle)
+    values = {
+        "bundle": opened.hash,
+        "artifact": artifact,
+        "findings": {
+            label: Calibration(0.5, 1.0, OperatingPoint(0.4, "sensitivity>=0.95", refer=(0.4, 0.6)))
+            for label in opened.manifest.findings
+        },
+        "data": DATA,
+        "created": "2026-01-31",
+    }
+    return SiteProfile(**values | changes)
+
+
+@pytest.fixture
+def image(frozen) -> Path:
+    return frozen / "golden" / "01-gray8.png"
+
+
+def test_the_profile_beside_the_bundle_answers(bundle, image):
+    plain = Classifier(bundle).predict(image)
+    profile = profile_for(bundle)
+    write(profile, beside(Bundle.open(bundle)))
+    found = Classifier(bundle).predict(image)
+    assert plain.probability is not None
+    z = 0.5 * np.log(plain.probability / (1 - plain.probability)) + 1
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-z)), abs=1e-5)
+    assert (plain.record.profile, found.record.profile) == (None, profile.hash)
+    assert found.record.model == plain.record.model  # the bundle is what it was
+    own = Classifier(bundle, profile=None).predict(image)
+    assert own.probability == plain.probability
+    assert all(check.status == "ok" for check in verify(Bundle.open(bundle)))
+
+
+@pytest.mark.parametrize(
+    ("intercept", "decision"), [(-30.0, "negative"), (0.0, "refer"), (30.0, "positive")]
+)
+def test_decisions_are_the_sites(bundle, image, intercept, decision):
+    fit = Calibration(1e-6, intercept, OperatingPoint(0.4, "youden", refer=(0.4, 0.6)))
+    profile = profile_for(bundle, findings={"opacity": fit})
+    assert Classifier(bundle, profile=profile).predict(image).decision == decision
+
+
+def test_infer_names_the_profile_that_was_used(bundle, image, called, tmp_path, monkeypatch):
+    profile = profile_for(bundle)
+    other = tmp_path / "elsewhere.json"
+    write(profile, other)
+
+    def answered(*options: object) -> dict:
+        done = called("infer", image, "-b", bundle, *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert answered()["profile"] is None
+    assert answered("--profile", other)["profile"] == profile.hash
+    write(profile, beside(Bundle.open(bundle)))
+    assert answered()["profile"] == profile.hash
+    assert answered("--profile", "none")["profile"] is None
+    monkeypatch.setenv("MEDIMG_EDGE_PROFILE", "none")
+    assert answered()["profile"] is None
+
+
+def test_another_bundle_or_artifact_is_refused(bundle, image, called, rewrite):
+    write(profile_for(bundle), beside(Bundle.open(bundle)))
+    with pytest.raises(ProfileInvalid, match=r"fitted on model\.int8\.onnx"):
+        Classifier(bundle, artifact="model.onnx")
+    rewrite(bundle, lambda raw: raw.update(version="9"))
+    done = called("infer", image, "-b", bundle)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error [bundle-profile]: The site profile was fitted on the bundle" in done.stderr
+    assert called("infer", image, "-b", bundle, "--profile", "none").returncode == 0
+    assert called("verify", bundle).returncode == 0
+
+
+def test_labels_that_are_not_the_bundles_are_refused(bundle):
+    fit = Calibration(1.0, 0.0, OperatingPoint(0.5, "youden"))
+    with pytest.raises(ProfileInvalid, match="names fracture"):
+        Classifier(bundle, profile=profile_for(bundle, findings={"fracture": fit}))
+
+
+def test_a_multiclass_bundle_takes_none(mean_bundle: Callable[..., Path]):
+    folder = mean_bundle([4, -4], [0, 0], task="multiclass")
+    with pytest.raises(ProfileInvalid, match="multiclass"):
+        Classifier(folder, profile=profile_for(folder, "model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "no site profile"),
+        ("[]", "no site profile"),
+        ('{"schema": 1}', "no site profile"),
+        ("x" * 2**21, "larger"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_profile(bundle, image, called, tmp_path, text, says):
+    path = tmp_path / "p.json"
+    if text is not None:
+        path.write_text(text)
+    done = called("infer", image, "-b", bundle, "--profile", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error [bundle-profile]: ")
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"bundle": "abc"}, "bundle"),
+        ({"extra": 1}, "extra"),
+        ({"findings": {"opacity": {"slope": 0, "intercept": 0}}}, "slope"),
+    ],
+)
+def test_a_profile_is_strict(bundle, tmp_path, change, says):
+    raw = msgspec.to_builtins(profile_for(bundle)) | change
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ProfileInvalid, match=says):
+        load(path)
+
+
+def test_written_and_read_back(bundle, tmp_path):
+    profile = profile_for(bundle)
+    write(profile, tmp_path / "deep" / "p.json")
+    assert [each.name for each in (tmp_path / "deep").iterdir()] == ["p.json"]
+    again = load(tmp_path / "deep" / "p.json")
+    assert again == profile
+    assert again.hash == profile.hash
+    assert encode(again) == (tmp_path / "deep" / "p.json").read_bytes()
+    assert profile_for(bundle, created="2026-02-01").hash != profile.hash
+
+
+def test_what_cannot_be_written(bundle, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="--out"):
+        write(profile_for(bundle), tmp_path / "file" / "p.json")
+
+
+def test_certain_probabilities_stay_finite():
+    ends = np.array([0.0, 1e-30, 0.5, 1.0], np.float32)
+    assert logit(ends).tolist() == [-16, -16, 0, 16]
+    assert np.isfinite(calibrated(ends, 2.0, 1.0)).all()
+    assert calibrated(ends, 1.0, 0.0) == pytest.approx(ends, abs=1e-6)
+
+
+def test_ranks_stay():
+    p = np.sort(np.random.default_rng(0).random(100).astype(np.float32))
+    changed = calibrated(p, 0.7, -1.0)
+    assert (np.diff(changed) >= 0).all()
