@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from medimg_edge import models
 from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer
 from medimg_edge.manifest import FileEntry, Manifest, decode
 
@@ -35,13 +36,13 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open the bundle in a folder.
+        """Open the bundle in a folder, or a shipped one by its name.
 
         Raises BundleMissing, ManifestInvalid, SchemaUnknown, RevisionUnknown, or FilesDiffer: a
         file is missing, added, of another size, a link, or has a path that leaves the folder.
         Contents are hashed when they are read, and all of them by ``verify``.
         """
-        folder = Path(path)
+        folder = find(path)
         data = _manifest_bytes(folder)
         manifest = decode(data)
         bundle = cls(folder, manifest, hashlib.sha256(data).hexdigest())
@@ -112,6 +113,19 @@ class Bundle:
                 )
 
 
+def find(path: str | os.PathLike[str]) -> Path:
+    """Where a bundle lies: at the path, if there is anything, else the shipped one of that name."""
+    folder = Path(path)
+    if not os.path.exists(folder) and os.fspath(path) in shipped():
+        return models.FOLDER / folder
+    return folder
+
+
+def shipped() -> list[str]:
+    """The names of the bundles that the package brings."""
+    return sorted(each.parent.name for each in models.FOLDER.glob(f"*/{MANIFEST}"))
+
+
 def is_safe(name: str) -> bool:
     """Whether a path stays inside of its folder on every system."""
     path = PurePosixPath(name)
@@ -140,7 +154,8 @@ def _manifest_bytes(folder: Path) -> bytes:
     except OSError as error:
         what = "not a folder" if os.path.isfile(folder) else "no bundle: it has no manifest.json"
         raise BundleMissing(
-            f"{folder} is {what}. Give the folder that `medimg-edge export` wrote."
+            f"{folder} is {what}. Give the folder that `medimg-edge export` wrote, or a shipped "
+            f"name: {', '.join(shipped()) or 'none is shipped'}."
         ) from error
     if not stat.S_ISREG(information.st_mode):
         raise FilesDiffer("manifest.json is not a regular file.")

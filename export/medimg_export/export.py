@@ -94,11 +94,13 @@ def export(
     *,
     name: str | None = None,
     limits: gates.Limits | None = None,
+    int8_only: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
     """Convert, check, write; or refuse and leave ``out`` as it was.
 
-    ``name`` is the bundle's; else the recipe's, else that of the folder.
+    ``name`` is the bundle's; else the recipe's, else that of the folder. ``int8_only`` leaves the
+    float32 artifacts out of the bundle, once they have served as the reference.
 
     Raises GateError (which gate, and by how much), ConversionError, WriteError, GoldenMismatch,
     RecipeError (a name that no bundle may have).
@@ -110,7 +112,7 @@ def export(
             work.float32(kind)
         for kind in ("onnx", "tflite"):
             work.int8(kind)
-        work.seal()
+        work.seal(left_out=tuple(FLOAT32.values()) if int8_only else ())
         failed = [check for check in golden.verify(Bundle.open(folder)) if check.status == "failed"]
         if failed:
             raise GateError(
@@ -212,8 +214,8 @@ class _Export:
             "Train longer or with more images, or change the limits. Nothing was written."
         )
 
-    def seal(self) -> None:
-        """Make the golden set, the model card and the manifest."""
+    def seal(self, left_out: tuple[str, ...]) -> None:
+        """Make the golden set, the model card and the manifest, without the artifacts left out."""
         default = INT8["onnx"]
         classifiers = {
             name: self._classifier(name, artifact, self.decision[name])
@@ -226,6 +228,9 @@ class _Export:
         )
         for case in cases:
             case.write(self.folder)
+        for name in left_out:
+            (self.folder / name).unlink()
+            del self.artifacts[name], self.decision[name], classifiers[name]
         found = metrics.evaluate(
             self.model.task,
             self.model.labels,

@@ -69,7 +69,7 @@ def model_card(
             "",
             "## Limits",
             "",
-            *(f"- {limit}" for limit in LIMITS),
+            *(f"- {limit}" for limit in (*card.limits, *LIMITS)),
             "",
         ]
     )

@@ -114,6 +114,8 @@ class Card(Struct, frozen=True):
     view: tuple[str, ...] = ()
     license: str = ""
     data_source: str = ""
+    limits: tuple[str, ...] = ()
+    """Known failures, each a sentence or two, beside those that every model has."""
 
 
 class Foreign(Struct, frozen=True):

@@ -74,10 +74,12 @@ def trained_model(
 ) -> TrainedModel:
     """Open a run, or a ``.keras`` file with its recipe and data.
 
+    recipe: of a run, only its card is taken: the words for people may change after training.
+
     Raises RunError, RecipeError, ModelUnsupported, DataError.
     """
     if source.is_dir():
-        return _of_run(Run.open(source), data, progress)
+        return _of_run(Run.open(source), data, recipe, progress)
     if source.suffix != ".keras":
         raise RunError(
             f"{source} is neither a run nor a .keras file. Give the folder that "
@@ -91,8 +93,13 @@ def trained_model(
     return _of_elsewhere(source, recipe, data, progress)
 
 
-def _of_run(run: Run, data: Path | None, progress: Progress | None) -> TrainedModel:
+def _of_run(
+    run: Run, data: Path | None, recipe: Recipe | None, progress: Progress | None
+) -> TrainedModel:
     record = run.record
+    if recipe is not None:
+        trained_by = msgspec.structs.replace(record.recipe, card=recipe.card)
+        record = msgspec.structs.replace(record, recipe=trained_by)
     prepared = prepare(data or Path(record.data), record.recipe, progress)
     found = prepared.describe()["fingerprint"]
     if found != record.dataset["fingerprint"]:

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medimg_edge.cli import output
+from medimg_edge.models import DEFAULT
 
 if TYPE_CHECKING:
     from medimg_edge.site_fit import Rate
 
 BundleOption = Annotated[
-    Path,
-    typer.Option("--bundle", "-b", envvar="MEDIMG_EDGE_BUNDLE", help="The bundle that answers."),
+    Path | None,
+    typer.Option(
+        "--bundle",
+        "-b",
+        envvar="MEDIMG_EDGE_BUNDLE",
+        help="The bundle that answers: a folder, or a shipped name.",
+        show_default=DEFAULT,
+    ),
 ]
 
 
@@ -41,7 +48,7 @@ def infer(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")
     ],
-    bundle: BundleOption,
+    bundle: BundleOption = None,
     artifact: Annotated[
         str, typer.Option(help="A model file of the bundle; auto is its default.")
     ] = "auto",
@@ -65,16 +72,19 @@ def infer(
 
     Examples:
 
-    medimg-edge infer chest.png --bundle pneumonia
+    medimg-edge infer chest.png
 
-    medimg-edge infer incoming/ -b pneumonia --heatmap maps/ --format csv --out today.csv
+    medimg-edge infer incoming/ -b our-bundle --heatmap maps/ --format csv --out today.csv
     """
     from medimg_edge.classifier import Classifier
     from medimg_edge.cli import answers
 
     classifier = Classifier(
-        bundle, artifact=artifact, profile=None if profile == "none" else profile
+        bundle or DEFAULT, artifact=artifact, profile=None if profile == "none" else profile
     )
+    if bundle is None:
+        manifest = classifier.manifest
+        output.note(f"{manifest.name} {manifest.version} answers. {manifest.intended_use}")
     shape = format or (Format.table if out is None and sys.stdout.isatty() else Format.jsonl)
     failures = 0
     with output.Sink(out) as sink:

@@ -177,6 +177,9 @@ def export(
     int8_rate: Annotated[
         float, typer.Option(help="int8: the largest loss of sensitivity or specificity.")
     ] = 0.01,
+    int8_only: Annotated[
+        bool, typer.Option("--int8-only", help="Leave the float32 files out: a quarter the size.")
+    ] = False,
 ) -> None:
     """Convert a model to ONNX and TFLite, float32 and int8, and write a bundle that passed.
 
@@ -187,6 +190,8 @@ def export(
     medimg-edge export runs/chest --out chest-bundle
 
     medimg-edge export theirs.keras --recipe theirs.toml --data images/ --out theirs-bundle
+
+    Of a run, --recipe brings the card alone: intended use, source, known failures.
     """
     with _workstation():
         from medimg_export.export import export as write_bundle
@@ -200,7 +205,9 @@ def export(
             progress=output.progress,
         )
         limits = Limits(float32=float32_dp, int8_auc=int8_auc, int8_rate=int8_rate)
-        done = write_bundle(trained, out, name=name, limits=limits, progress=output.progress)
+        done = write_bundle(
+            trained, out, name=name, limits=limits, int8_only=int8_only, progress=output.progress
+        )
         for line in done.notes:
             output.note(line)
         output.clear()

@@ -224,7 +224,7 @@ def test_one_line_and_exit_1(frozen, called, arguments, code):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["infer", "x.png"],
+        ["infer"],
         ["infer", "-b", "bundle"],
         ["infer", "x.png", "-b", "bundle", "--format", "xml"],
         ["schema", "answer"],

@@ -73,6 +73,21 @@ def test_four_artifacts_that_verify(bundle: Path):
     assert {check.artifact: check.status for check in checks} == dict.fromkeys(ARTIFACTS, "ok")
 
 
+def test_the_float32_files_can_be_left_out(model: TrainedModel, bundle: Path, tmp_path: Path):
+    small = export(model, tmp_path / "small", name="bundle", int8_only=True)
+    kept = ("model.int8.onnx", "model.int8.tflite")
+    manifest, whole = small.bundle.manifest, Bundle.open(bundle).manifest
+    assert tuple(manifest.artifacts) == tuple(manifest.decision) == kept
+    assert all(tuple(case.probability) == kept for case in manifest.golden)
+    assert {name: manifest.artifacts[name].sha256 for name in kept} == {
+        name: whole.artifacts[name].sha256 for name in kept
+    }
+    assert {gate.artifact for gate in manifest.gates} == set(ARTIFACTS)  # all were checked
+    assert len(small.rows) == 4
+    checks = golden.verify(small.bundle)
+    assert {check.artifact: check.status for check in checks} == dict.fromkeys(kept, "ok")
+
+
 def test_the_manifest_says_everything(bundle: Path, run: Run):
     manifest = Bundle.open(bundle).manifest
     assert (manifest.name, manifest.version) == ("bundle", "0.1.0")

@@ -32,11 +32,15 @@ def found(manifest: Manifest) -> Metrics:
 
 
 def test_it_says_what_the_manifest_and_the_metrics_say(manifest: Manifest, found: Metrics):
-    recipe = override(Recipe(), card={"data_source": "A hospital", "license": "CC BY 4.0"})
+    recipe = override(
+        Recipe(),
+        card={"data_source": "A hospital", "license": "CC BY 4.0", "limits": ["Not for cats."]},
+    )
     card = model_card(manifest, recipe, DATASET, found, "validation")
     assert card.startswith(f"# {manifest.name} {manifest.version}\n")
     assert f"**Intended use.** {manifest.intended_use}" in card
     assert f"labels: {', '.join(manifest.labels)}" in card
+    assert "- Not for cats.\n" in card
     assert f"{manifest.preprocessing.width} x {manifest.preprocessing.height} pixels" in card
     assert "- Source: A hospital" in card
     assert "- License of the data: CC BY 4.0" in card

@@ -71,6 +71,16 @@ def test_a_run_is_opened_with_its_data(run: Run, model: TrainedModel, prepared: 
         assert np.abs(found - expected).max() < 1e-6
 
 
+def test_of_a_recipe_a_run_takes_the_card_alone(run: Run):
+    said = {"intended_use": "For nobody.", "limits": ["It cannot read."]}
+    changed = override(Recipe(), card=said, training={"epochs": 99}, pixels={"size": 77})
+    found = trained_model(run.path, recipe=changed)
+    assert found.recipe.card == changed.card
+    assert found.recipe.training == run.record.recipe.training
+    assert found.recipe.pixels == run.record.recipe.pixels
+    assert found.decision == run.record.decision
+
+
 def test_other_data_than_the_trainings_is_refused(run: Run, tmp_path: Path):
     moved = shutil.copytree(run.record.data, tmp_path / "moved")
     assert trained_model(run.path, data=moved).decision == run.record.decision
