@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (..., 2)
 Layer = NDArray[np.float32]  # (H, W)
+Field = NDArray[np.floating]  # (H, W), in passing
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel: outlines must not snap to the grid of a small picture
 
@@ -93,3 +94,23 @@ def band(paths: Points, half_width: Points | float) -> Points:
     along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9
     normal = along[..., ::-1] * (-1, 1) * np.reshape(half_width, (-1, 1))
     return np.concatenate([paths + normal, (paths - normal)[..., ::-1, :]], axis=-2)
+
+
+def ellipse(center: tuple[float, ...], radii: tuple[float, ...], angle: float = 0.0) -> Points:
+    """(48, 2): the outline of an ellipse turned by ``angle`` radians."""
+    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    across, along = radii[0] * np.cos(t), radii[1] * np.sin(t)
+    x = center[0] + across * np.cos(angle) - along * np.sin(angle)
+    y = center[1] + across * np.sin(angle) + along * np.cos(angle)
+    return np.stack([x, y], axis=1)
+
+
+def shrunk(outline: Points, by: float) -> Points:
+    """(N, 2): the outline moved inwards by ``by``, or nearly so where it is not an ellipse."""
+    center = outline.mean(axis=0)
+    return center + (outline - center) * (1 - 2 * by / np.ptp(outline, axis=0))
+
+
+def paint(picture: Layer, value: float | Field, where: Field) -> None:
+    """Cover ``picture`` with ``value``, in place; ``where`` in [0, 1] is how much of each place."""
+    picture += where * (value - picture)
