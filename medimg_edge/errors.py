@@ -14,7 +14,8 @@
     │   └── DicomTransferSyntax     dicom-transfer-syntax
     ├── Rejected                    readable, but not for this model         (record: "rejected")
     │   ├── TooSmall                too-small
-    │   └── Blank                   blank
+    │   ├── Blank                   blank
+    │   └── UnitUnknown             unit-unknown
     ├── ModelError                  the network gave no usable answer            (record: "error")
     │   ├── ModelLoad               model-load
     │   ├── ModelOutput             model-output
@@ -141,6 +142,12 @@ class Blank(Rejected):
     """Every pixel has the same value."""
 
     code = "blank"
+
+
+class UnitUnknown(Rejected):
+    """Pixels without a unit, for a model whose windows are in one."""
+
+    code = "unit-unknown"
 
 
 class ModelError(MedimgEdgeError):

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge.errors import Blank, TooSmall, Unsupported
+from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range, Window
 from medimg_edge.manifest import Percentile, Preprocessing, Windows
 
@@ -27,9 +27,12 @@ MIN_SIDE = 16
 def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
     """Image -> uint8, shape (H, W, C) = ``spec.shape``, C-contiguous.
 
-    Raises Unsupported (several frames), TooSmall, Blank.
+    Raises Unsupported (several frames), TooSmall, Blank, UnitUnknown (windows, and an image that is
+    not in their unit).
     """
     values = _single_frame(image)
+    if isinstance(spec.intensity, Windows):
+        _check_unit(image)
     if spec.color == "gray" or isinstance(spec.intensity, Windows):
         values = _one_channel(values)
     shown = _polarity(_grey(values, image, spec), image)
@@ -59,6 +62,23 @@ def _single_frame(image: Image) -> NDArray:
             "Check the exposure or the export from the viewer."
         )
     return values[..., 0] if values.shape[2] == 1 else values
+
+
+def _check_unit(image: Image) -> None:
+    """A window in Hounsfield units says nothing about the grey levels of a PNG.
+
+    Grey DICOM values are in the unit that their rescale makes; an array of int16 or float32 holds
+    what its owner says; everything else holds what some display once showed.
+    """
+    values = image.frames
+    in_unit = image.source == "dicom" or (image.source == "array" and values.dtype.kind == "f")
+    if not in_unit or values.shape[3] != 1:
+        raise UnitUnknown(
+            f"The image ({image.source}, {values.shape[3]} channels of {values.dtype}) has grey "
+            "levels without a unit, and this model's windows are in one, such as Hounsfield units. "
+            "Give the grey DICOM file, or an array of int16 or float32 in that unit; for "
+            "exported pictures train a model with intensity 'display'."
+        )
 
 
 def _one_channel(values: NDArray) -> NDArray:

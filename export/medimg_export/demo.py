@@ -100,7 +100,7 @@ def _answer(classifier: Classifier, data: Path, heatmaps: Path) -> list[str]:
     """Answer a few held-out files of each kind; one line each, a heatmap beside it."""
     lines = []
     for folder, suffix in (("test", "png"), ("test-dicom", "dcm")):
-        for kind in phantoms.CLASSES:
+        for kind in phantoms.KINDS["chest"].classes:
             for path in sorted((data / folder / kind).glob(f"*.{suffix}"))[: SHOWN // 2]:
                 found = classifier.predict(path)
                 assert found.heatmap is not None

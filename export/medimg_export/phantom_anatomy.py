@@ -1,23 +1,18 @@
-"""The shapes of a synthetic chest, in one frame whatever the size of the picture.
+"""The shapes of a synthetic chest, in the frame of ``phantom_stage``.
 
-The chest frame is (x, y), both in [0, 1] over the picture, y downwards. Left of the picture is the
-patient's right. Outlines are written as (u, y) with u the distance from the midline, so that one
-half serves both sides. A ``Stage`` places them in a picture and draws them.
+Left of the picture is the patient's right. Outlines are written as (u, y) with u the distance from
+the midline, so that one half serves both sides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]  # (..., 2)
-Layer = NDArray[np.float32]  # (H, W) in [0, 1]
+from medimg_export.phantom_stage import Points, band, smooth
 
 _MIDLINE = np.array([0.5, 0.0])
-_SHIFT = 4  # OpenCV draws at 1/16 pixel: outlines must not snap to the grid of a small picture
 
 # (u, y) from the neck down; beyond the picture on purpose.
 _BODY = [(0.1, -0.3), (0.1, -0.06), (0.14, 0.02), (0.3, 0.075), (0.5, 0.13), (0.62, 0.24)]
@@ -36,66 +31,8 @@ _MEDIASTINUM += [(0.055, 0.2), (0.05, -0.1)]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where the chest stands in a picture of ``size`` x ``size`` pixels; angle in radians."""
-
-    size: int
-    scale: tuple[float, float]
-    angle: float
-    shift: tuple[float, float]
-
-    def at(self, size: int) -> Stage:
-        """Return the same place in a picture of another size."""
-        return replace(self, size=size)
-
-    def pixels(self, points: Points) -> NDArray[np.int32]:
-        """(..., 2) in the chest frame -> (..., 2) in 1/16 pixels, for OpenCV's ``shift``."""
-        cos, sin = np.cos(self.angle), np.sin(self.angle)
-        turned = ((points - 0.5) * self.scale) @ np.array([[cos, sin], [-sin, cos]])
-        placed = (turned + 0.5 + self.shift) * self.size - 0.5
-        return np.rint(placed * (1 << _SHIFT)).astype(np.int32)
-
-    def blank(self) -> NDArray[np.uint8]:
-        """(size, size) of zeros to draw on."""
-        return np.zeros((self.size, self.size), np.uint8)
-
-    def fill(self, layer: NDArray[np.uint8], outlines: Points, grey: float = 1) -> None:
-        """Fill closed outlines (K, N, 2), one after the other, in ``layer``; grey in [0, 1]."""
-        for shape in self.pixels(outlines):
-            cv2.fillPoly(layer, [shape], round(255 * grey), cv2.LINE_AA, _SHIFT)
-
-    def line(
-        self,
-        layer: NDArray[np.uint8],
-        paths: Points,
-        width: float,
-        grey: float = 1,
-        *,
-        closed: bool = False,
-    ) -> None:
-        """Draw paths (K, N, 2) ``width`` x size thick; thinner than a pixel, fainter instead."""
-        lines = list(self.pixels(paths))
-        thick = width * self.size
-        value = round(255 * grey * min(1.0, thick))
-        cv2.polylines(layer, lines, closed, value, max(1, round(thick)), cv2.LINE_AA, _SHIFT)
-
-    def soft(self, layer: NDArray[np.uint8], blur: float) -> Layer:
-        """(size, size) in [0, 1]: the layer behind a Gaussian of deviation ``blur`` x size."""
-        sigma = blur * self.size
-        if sigma > 0.3:
-            layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), sigma), np.uint8)
-        return layer.astype(np.float32) * np.float32(1 / 255)
-
-    def filled(self, outlines: Points, blur: float) -> Layer:
-        """(size, size) in [0, 1]: 1 inside the closed outlines (K, N, 2), with soft edges."""
-        layer = self.blank()
-        self.fill(layer, outlines)
-        return self.soft(layer, blur)
-
-
-@dataclass(frozen=True)
 class Anatomy:
-    """One person, in the chest frame: closed outlines (K, N, 2), and the vessels as open paths."""
+    """One person: closed outlines (K, N, 2), and the vessels as open paths."""
 
     body: Points
     lungs: Points  # left, then right of the picture
@@ -110,25 +47,6 @@ class Anatomy:
     vessels: list[Points]  # paths (branches, 7, 2) for each generation, the widest first
     stomach: Points
     breasts: Points
-
-
-def smooth(points: Points, steps: int = 8) -> Points:
-    """(N, 2) corners -> (N * steps, 2) points of the closed Catmull-Rom curve through them."""
-    p1 = points
-    p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
-    p0, p1, p2, p3 = (p[:, None, :] for p in (p0, p1, p2, p3))
-    curve = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-    curve = 0.5 * (curve + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
-    return curve.reshape(-1, 2)
-
-
-def band(paths: Points, half_width: Points | float) -> Points:
-    """(..., N, 2) paths -> (..., 2N, 2) outlines ``half_width`` (scalar or (N,)) to both sides."""
-    along = np.gradient(paths, axis=-2)
-    along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9
-    normal = along[..., ::-1] * (-1, 1) * np.reshape(half_width, (-1, 1))
-    return np.concatenate([paths + normal, (paths - normal)[..., ::-1, :]], axis=-2)
 
 
 def person(rng: np.random.Generator) -> Anatomy:

@@ -1,17 +1,20 @@
-"""A data set of synthetic chest radiographs on disk: class folders, masks, and DICOM.
+"""A data set of synthetic images on disk: class folders, masks, and copies in the other format.
 
     OUT/train/normal/phantom-00001.png        class folders with splits: what training reads
     OUT/train/opacity/phantom-00002.png
     OUT/val/...  OUT/test/...
     OUT/test-dicom/opacity/phantom-00007.dcm  the test split again, as DICOM
-    OUT/masks/train/phantom-00002.png         one for every phantom, 255 inside an opacity
+    OUT/masks/train/phantom-00002.png         one for every phantom, 255 inside the finding
 
-``masks`` and ``test-dicom`` are not called like splits: a scan for class folders leaves them out.
-Every phantom is a person of its own; ``GROUP_PATTERN`` takes it from the file name.
+So it is for radiographs (chest, bone) and MR. CT is DICOM in the class folders, because only that
+holds Hounsfield units, and has ``test-png``. ``formats`` turns either round. ``masks`` and
+``test-...`` are not called like splits: a scan for class folders leaves them out. Every phantom is
+a person of its own; ``GROUP_PATTERN`` takes it from the file name.
 
-PNG files have 8 bits, every fourth one 16, which over its full range shows the same picture. In
-``test-dicom`` every second file is MONOCHROME1; two of four have 12 bits stored, the others 16.
-None of this depends on the label.
+PNG files show what the DICOM file's window shows. They have 8 bits, every fourth one 16, which over
+its full range is the same picture. Of radiographs every second DICOM file is MONOCHROME1, and two
+of four have 12 bits stored, the others 16; CT slices are stored with two rescales. None of this
+depends on the label.
 """
 
 from __future__ import annotations
@@ -27,11 +30,10 @@ from numpy.typing import NDArray
 
 from medimg_edge.errors import DataInvalid, WriteError
 from medimg_export.phantom_chest import Phantom, chest
-from medimg_export.phantom_dicom import encode
+from medimg_export.phantom_kinds import KINDS, Kind, Picture
 
-__all__ = ["CLASSES", "FORMATS", "GROUP_PATTERN", "SPLITS", "Phantom", "chest", "write"]
+__all__ = ["FORMATS", "GROUP_PATTERN", "KINDS", "SPLITS", "Phantom", "chest", "write"]
 
-CLASSES = ("normal", "opacity")
 FORMATS = ("png", "dicom")
 GROUP_PATTERN = r"phantom-(\d+)"
 SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -42,7 +44,7 @@ SMALLEST = 32
 class _Case:
     number: int  # from 1
     seed: int
-    positive: bool
+    label: str
     split: str
 
     @property
@@ -54,37 +56,42 @@ def write(
     out: Path,
     count: int = 400,
     *,
+    kind: str = "chest",
     size: int = 512,
     seed: int = 0,
     prevalence: float = 0.5,
     splits: Mapping[str, float] = SPLITS,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write ``count`` phantoms of ``size`` x ``size`` pixels to ``out``, laid out as said above.
+    """Write ``count`` phantoms of a ``kind`` to ``out``, laid out as said above.
 
-    Equal arguments write equal bytes. ``prevalence`` is the share of positives, the same in every
-    split; ``splits`` gives each split's share of the phantoms. ``formats``: "png" writes the class
-    folders, "dicom" writes ``test-dicom``. ``progress(done, count)`` is called after each phantom.
+    Equal arguments write equal bytes. ``size`` is the height in pixels, and but for bones the
+    width. ``prevalence`` is the share with a finding, the same in every split, and every finding
+    has an equal part of it; ``splits`` gives each split's share of the phantoms. ``formats``: that
+    of the class folders, then that of ``test-...``, which may be left out; by default the kind's
+    own first. ``progress(done, count)`` is called after each phantom.
 
     All of it appears when it is complete, and nothing if that fails. Raises DataInvalid (``out`` is
     a file or a folder that is not empty; an argument out of its range) and WriteError (no space, no
     permission).
     """
     out = Path(out)
-    _check(count, size, seed, prevalence, splits, formats)
+    _check(kind, count, size, seed, prevalence, splits, formats)
+    shown = KINDS[kind]
+    formats = formats or sorted(FORMATS, key=lambda each: each != shown.format)
     existed = _vacant(out)
     staged = out / ".partial"
     try:
         staged.mkdir(parents=True)
-        test_number = 0
-        for done, case in enumerate(_cases(count, seed, prevalence, splits), 1):
-            phantom = chest(case.seed, case.positive, size)
-            for path, content in _files(case, phantom, formats, test_number):
+        encoded = 0
+        for done, case in enumerate(_cases(shown, count, seed, prevalence, splits), 1):
+            picture = shown.draw(case.seed, case.label, size)
+            for path, content in _files(shown, case, picture, formats, encoded):
                 target = staged / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-            test_number += case.split == "test"
+                encoded += path.suffix == ".dcm"
             if progress:
                 progress(done, count)
         for tree in sorted(staged.iterdir()):
@@ -101,26 +108,26 @@ def write(
 
 
 def _check(
+    kind: str,
     count: int,
     size: int,
     seed: int,
     prevalence: float,
     splits: Mapping[str, float],
-    formats: Sequence[str],
+    formats: Sequence[str] | None,
 ) -> None:
     shares = list(splits.values())
     shared = set(splits) <= set(SPLITS) and bool(shares)
     shared = shared and min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6
+    named = formats is None or (formats and set(formats) <= set(FORMATS))
     rules = [
+        (kind in KINDS, f"kind is {kind!r}; {', '.join(KINDS)}"),
         (count >= 1, f"count is {count}; at least 1"),
         (size >= SMALLEST, f"size is {size} pixels; at least {SMALLEST}"),
         (seed >= 0, f"seed is {seed}; 0 or more"),
         (0 <= prevalence <= 1, f"prevalence is {prevalence}; 0 to 1"),
         (shared, f"splits are {dict(splits)}; shares of train, val and test that sum to 1"),
-        (
-            formats and set(formats) <= set(FORMATS),
-            f"formats are {list(formats)}; one or both of png and dicom",
-        ),
+        (named, f"formats are {list(formats or ())}; one or both of png and dicom"),
     ]
     for holds, found_and_accepted in rules:
         if not holds:
@@ -153,37 +160,42 @@ def _clear(out: Path, *, keep: bool) -> None:
 
 
 def _cases(
-    count: int, seed: int, prevalence: float, splits: Mapping[str, float]
+    kind: Kind, count: int, seed: int, prevalence: float, splits: Mapping[str, float]
 ) -> Iterator[_Case]:
     """In the order of their numbers; classes are drawn, and each is spread over the splits."""
     rng = np.random.default_rng([seed, 0])
     # Far apart, so that two sets of different seeds share no phantom.
     seeds = np.random.SeedSequence([seed, 1]).generate_state(count, np.uint64)
     order = rng.permutation(count)
+    negative, *findings = kind.classes
     positives = round(count * prevalence)
-    split_of: dict[int, str] = {}
-    for members in (order[:positives], order[positives:]):
-        ends = np.rint(np.cumsum(list(splits.values())) * len(members)).astype(int)
-        for name, part in zip(splits, np.split(members, ends[:-1]), strict=True):
-            split_of |= dict.fromkeys(part.tolist(), name)
-    positive = set(order[:positives].tolist())
+    members = [*np.array_split(order[:positives], len(findings)), order[positives:]]
+    case_of: dict[int, tuple[str, str]] = {}
+    for label, each in zip([*findings, negative], members, strict=True):
+        ends = np.rint(np.cumsum(list(splits.values())) * len(each)).astype(int)
+        for split, part in zip(splits, np.split(each, ends[:-1]), strict=True):
+            case_of |= dict.fromkeys(part.tolist(), (label, split))
     for index in range(count):
-        yield _Case(index + 1, int(seeds[index]), index in positive, split_of[index])
+        yield _Case(index + 1, int(seeds[index]), *case_of[index])
 
 
 def _files(
-    case: _Case, phantom: Phantom, formats: Sequence[str], test_number: int
+    kind: Kind, case: _Case, picture: Picture, formats: Sequence[str], encoded: int
 ) -> Iterator[tuple[Path, bytes]]:
-    """Relative paths and contents; ``test_number`` counts the test phantoms before this one."""
-    label = CLASSES[case.positive]
-    if "png" in formats:
-        pixels = phantom.pixels if case.number % 4 == 0 else _eight_bits(phantom.pixels)
-        yield Path(case.split, label, f"{case.name}.png"), _png(pixels)
-    if "dicom" in formats and case.split == "test":
-        bits, inverted = (12, 16)[test_number // 2 % 2], test_number % 2 == 1
-        content = encode(phantom.pixels, case.name, bits=bits, inverted=inverted)
-        yield Path("test-dicom", label, f"{case.name}.dcm"), content
-    yield Path("masks", case.split, f"{case.name}.png"), _png(phantom.mask)
+    """Relative paths and contents; ``encoded`` counts the DICOM files before these."""
+    for position, each in enumerate(formats):
+        if position and case.split != "test":
+            continue
+        folder = Path(f"test-{each}" if position else case.split, case.label)
+        if each == "dicom":
+            yield folder / f"{case.name}.dcm", kind.encode(picture, case.name, encoded)
+        else:
+            pixels = picture.pixels
+            yield (
+                folder / f"{case.name}.png",
+                _png(pixels if case.number % 4 == 0 else _eight_bits(pixels)),
+            )
+    yield Path("masks", case.split, f"{case.name}.png"), _png(picture.mask)
 
 
 def _eight_bits(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 data = typer.Typer(
     name="data",
-    help="Look at a data set before training, fetch published ones, make synthetic radiographs.",
+    help="Look at a data set before training, fetch published ones, make synthetic ones.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,6 +33,22 @@ class Balance(StrEnum):
     weights = "weights"
     sampling = "sampling"
     none = "none"
+
+
+class PhantomKind(StrEnum):
+    """What a phantom shows."""
+
+    chest = "chest"
+    ct = "ct"
+    mri = "mri"
+    bone = "bone"
+
+
+class PhantomFormat(StrEnum):
+    """What the class folders of a set of phantoms hold."""
+
+    png = "png"
+    dicom = "dicom"
 
 
 class Geometry(StrEnum):
@@ -330,22 +346,37 @@ def get(
 @data.command("phantom")
 def phantom(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    count: Annotated[int, typer.Option(help="How many radiographs.")] = 400,
-    size: Annotated[int, typer.Option(metavar="PX", help="Height and width.")] = 512,
+    kind: Annotated[
+        PhantomKind,
+        typer.Option(help="Chest radiographs, CT slices of lungs, MR slices of heads, legs."),
+    ] = PhantomKind.chest,
+    count: Annotated[int, typer.Option(help="How many images.")] = 400,
+    size: Annotated[int, typer.Option(metavar="PX", help="Height in pixels.")] = 512,
     seed: Annotated[int, typer.Option(help="Equal seeds write equal files.")] = 0,
+    file_format: Annotated[
+        PhantomFormat | None,
+        typer.Option("--format", help="Of the class folders; default: png, for ct dicom."),
+    ] = None,
 ) -> None:
-    """Write synthetic chest radiographs with opacities, their masks, and DICOM copies.
+    """Write synthetic images with findings, their masks, and the test split in the other format.
 
-    Example: medimg-edge data phantom phantoms/ --count 1000
+    Examples:
+
+    medimg-edge data phantom phantoms/ --count 1000
+
+    medimg-edge data phantom slices/ --kind ct
     """
     with _workstation(tensorflow=False):
         from medimg_export import phantoms
 
+        first = file_format or phantoms.KINDS[kind].format
         phantoms.write(
             out,
             count,
+            kind=kind,
             size=size,
             seed=seed,
+            formats=sorted(phantoms.FORMATS, key=lambda each: each != first),
             progress=_counted("phantoms"),
         )
         output.clear()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medimg_edge.errors import Blank, Rejected, TooSmall, Unsupported
+from medimg_edge.errors import Blank, Rejected, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range
 from medimg_edge.manifest import (
     PREPROCESSING_REVISION,
@@ -132,6 +132,23 @@ def test_several_windows_are_channels(color):
     for at, (center, width) in enumerate(settings):
         expected = [linear(x, center, width) for x in values]
         assert found[..., at].reshape(-1)[:6].tolist() == expected
+
+
+GREY = filled([10, 200], np.uint8)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [GREY, filled([10, 200], np.uint16), png(GREY), png(np.repeat(GREY[..., None], 3, axis=2))],
+    ids=["8-bit array", "16-bit array", "gray PNG", "RGB PNG"],
+)
+def test_grey_levels_without_a_unit_have_no_window(source):
+    """128 of a PNG is not 128 HU; the same picture is read where nothing is guessed."""
+    image = read_image(source)
+    assert preprocess(image, SAME).any()
+    spec = Preprocessing(SIDE, SIDE, intensity=Windows((WindowSetting(40, 400),)))
+    with pytest.raises(UnitUnknown, match=r"Hounsfield.*DICOM.*'display'"):
+        preprocess(image, spec)
 
 
 def test_percentiles_are_the_images_own():

@@ -5,8 +5,10 @@ TensorFlow takes seconds to load, so it is imported by the fixtures that need it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import medimg_export  # noqa: F401 - before TensorFlow, so that it is quiet
+from medimg_edge.cli import main
 from medimg_export import phantoms
 from medimg_export.recipe import Recipe, override
 
@@ -37,6 +40,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("MEDIMG_EDGE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable:
+    """Run ``medimg-edge`` in this process, which is quicker."""
+
+    def run(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["medimg-edge", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert "error [unexpected]" not in err, err
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=err)
+
+    return run
 
 
 # --- the whole way, once ---

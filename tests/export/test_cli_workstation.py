@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import msgspec
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.cli import main
 from medimg_export import phantoms
 from medimg_export.metrics import Metrics
 from medimg_export.run import Run
@@ -39,21 +37,6 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
     assert "Traceback" not in done.stderr, done.stderr
     assert "error [unexpected]" not in done.stderr, done.stderr
     return done
-
-
-@pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable:
-    """Run ``medimg-edge`` in this process, which is quicker."""
-
-    def run(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["medimg-edge", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        assert "error [unexpected]" not in err, err
-        return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=err)
-
-    return run
 
 
 def write_images(root: Path, classes: dict[str, int]) -> Path:
