@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,11 @@ from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
 from medimg_export import metrics
 from medimg_export import recipe as recipes
+from medimg_export.answers import answers_of
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
 from medimg_export.prepared import Progress, encoded, prepare
 from medimg_export.report import Example, pick_examples, write_report
+from medimg_export.whole_file import write_whole
 
 SPLITS = ("auto", "train", "val", "test", "all")
 SEEN = "These are images that chose or trained this model: the figures flatter it."
@@ -49,7 +50,9 @@ def evaluate(
     bootstrap: int = 1000,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Answer the images of a split as the device does; write ``metrics.json`` and ``report.html``.
+    """Answer the images of a split as the device does, and write what came of it into ``out``.
+
+    That is ``metrics.json``, ``answers.csv`` and ``report.html``.
 
     split: ``auto`` is the test split that the data set brings, or that the training of this bundle
         made of the same data; else every image.
@@ -83,11 +86,11 @@ def evaluate(
     notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(failures)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        partial = out / ".metrics.json.partial"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-        os.replace(partial, out / "metrics.json")
     except OSError as error:
         raise WriteError(f"{out} cannot be written: {error.strerror}.") from error
+    write_whole(out / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
+    names = [sample.name for sample in answered]
+    answers_of(manifest.task, manifest.labels, names, grouped, y, p, thresholds).write(out)
     write_report(
         out / "report.html",
         title=f"{manifest.name} {manifest.version}: {chosen}",

@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
 from medimg_export import report_plots
 from medimg_export.metrics import Metrics
 from medimg_export.report_tables import confusion, headline, label_table, metric_table
 from medimg_export.scores import answer_scores, checked, label_scores
+from medimg_export.whole_file import write_whole
 
 Kind = Literal["right", "wrong", "least sure"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -151,7 +151,8 @@ def write_report(
         _section("examples", "Examples", *_examples(examples, thresholds)) if examples else "",
         _section("notes", "Notes", _list(notes)) if notes else "",
     ]
-    _write(Path(path), _page(title, subtitle_facts, "\n".join(filter(None, sections))))
+    page = _page(title, subtitle_facts, "\n".join(filter(None, sections)))
+    write_whole(Path(path), page.encode())
 
 
 def _page(title: str, facts: list[tuple[str, str]], body: str) -> str:
@@ -235,19 +236,3 @@ def _image(pixels: NDArray[np.uint8], told: str) -> str:
     data = base64.b64encode(cv2.imencode(".png", shown)[1].tobytes()).decode()
     small = ' class="small"' if max(H, W) < 128 else ""
     return f'<img{small} alt="{escape(told)}" src="data:image/png;base64,{data}">'
-
-
-def _write(path: Path, page: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise WriteError(
-            f"The report {path} could not be written: {error}. What was there before is "
-            "unchanged; check that the folder exists and that the disk has room."
-        ) from error

@@ -211,7 +211,7 @@ def export(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle to measure.")],
     data: Data,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For metrics.json and report.html.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For metrics, answers, and the report.")],
     artifact: Annotated[str, typer.Option(help="A model file; auto is the default.")] = "auto",
     split: Annotated[
         str,

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import ArtifactUnknown, DataInvalid, TooFewImages, WriteError
-from medimg_export import phantoms
+from medimg_export import metrics, phantoms
+from medimg_export.answers import read_answers
 from medimg_export.evaluate import evaluate
 from medimg_export.metrics import Metrics
 
@@ -54,12 +55,24 @@ def test_metrics_are_those_of_the_devices_answers(
     assert (counts.tp, counts.fp) == ((called & y).sum(), (called & ~y).sum())
     stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
     assert stored == found
+    answers = read_answers(tmp_path)
+    assert answers.names == sorted(
+        each.relative_to(held_out).as_posix() for each in held_out.glob("*/*.png")
+    )
+    assert answers.groups is None
+    assert answers.p[:, 0].tolist() == p.tolist()
+    assert answers.y.astype(bool).tolist() == y.tolist()
+    assert answers.called[:, 0].tolist() == called.tolist()
 
 
 def test_the_report_is_one_file_with_everything(bundle: Path, held_out: Path, tmp_path: Path):
     out = tmp_path / "deep" / "out"
     evaluate(bundle, held_out, out, bootstrap=50)
-    assert sorted(each.name for each in out.iterdir()) == ["metrics.json", "report.html"]
+    assert sorted(each.name for each in out.iterdir()) == [
+        "answers.csv",
+        "metrics.json",
+        "report.html",
+    ]
     page = (out / "report.html").read_text()
     manifest = Bundle.open(bundle).manifest
     assert f"{manifest.name} {manifest.version}: all images" in page
@@ -210,3 +223,6 @@ def test_other_tasks(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
     assert auc is not None
     assert auc > 0.8
     assert (tmp_path / "out" / "report.html").exists()
+    answers = read_answers(tmp_path / "out")
+    assert answers.task == kind
+    assert metrics.auc(answers.task, answers.y, answers.p) == auc
