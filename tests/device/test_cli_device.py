@@ -366,7 +366,8 @@ def test_schema(called, name):
 
 
 COMMANDS = [
-    *(["infer"], ["verify"], ["info"], ["schema"], ["train"], ["export"], ["evaluate"], ["demo"]),
+    *(["infer"], ["verify"], ["info"], ["schema"], ["train"], ["export"], ["evaluate"]),
+    *(["compare"], ["demo"]),
     *(["data", "check"], ["data", "get"], ["data", "phantom"]),
 ]
 
