@@ -16,12 +16,13 @@ from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewIm
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
-from medimg_export import metrics
+from medimg_export import metrics, subgroups
 from medimg_export import recipe as recipes
 from medimg_export.answers import answers_of
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
 from medimg_export.prepared import Progress, encoded, prepare
 from medimg_export.report import Example, pick_examples, write_report
+from medimg_export.subgroups import subgroups_of
 from medimg_export.whole_file import write_whole
 
 SPLITS = ("auto", "train", "val", "test", "all")
@@ -46,6 +47,7 @@ def evaluate(
     artifact: str = "auto",
     split: str = "auto",
     group_pattern: str | None = None,
+    subgroup_pattern: str | None = None,
     labels: Sequence[str] | None = None,
     bootstrap: int = 1000,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def evaluate(
 
     split: ``auto`` is the test split that the data set brings, or that the training of this bundle
         made of the same data; else every image.
+    subgroup_pattern: its first parenthesis tells an image's subgroup; see ``subgroups``.
     labels: what the numbers of an ``.npz`` mean, as for training.
     Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
     are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
@@ -65,6 +68,8 @@ def evaluate(
     dataset = _opened(manifest, data, labels, group_pattern)
     own = _own_splits(manifest, data, progress)
     samples, chosen = _chosen(dataset, split, own)
+    if subgroup_pattern is not None:  # before the images are answered, which takes long
+        subgroups_of([sample.name for sample in samples], subgroup_pattern)
     answered, predictions, failures = _answer(classifier, samples, progress)
 
     y = np.array([sample.label for sample in answered], np.int64)
@@ -82,6 +87,13 @@ def evaluate(
         groups=grouped,
         bootstrap=bootstrap,
     )
+    names = [sample.name for sample in answered]
+    if subgroup_pattern is not None:
+        of_subgroups = subgroups.evaluate(
+            manifest.task, manifest.labels, y, p, subgroups_of(names, subgroup_pattern),
+            thresholds=thresholds, groups=grouped, bootstrap=bootstrap,
+        )  # fmt: skip
+        found = msgspec.structs.replace(found, subgroups=of_subgroups)
     seen = [f"{SEEN} Add --split test."] if own and split in ("all", "train", "val") else []
     notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(failures)]
     try:
@@ -89,7 +101,6 @@ def evaluate(
     except OSError as error:
         raise WriteError(f"{out} cannot be written: {error.strerror}.") from error
     write_whole(out / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
-    names = [sample.name for sample in answered]
     answers_of(manifest.task, manifest.labels, names, grouped, y, p, thresholds).write(out)
     write_report(
         out / "report.html",

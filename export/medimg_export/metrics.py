@@ -72,6 +72,21 @@ class Resampling(msgspec.Struct, frozen=True):
     one_class: int
 
 
+class Subgroup(msgspec.Struct, frozen=True):
+    """The values of some of the images.
+
+    ``against`` is how many images of the other class, from outside, the AUC was measured against:
+    of a subgroup that holds one class only, and has no other values than AUC and the sensitivity
+    or specificity of that class. Else it is 0, and ``values`` are those of ``Metrics``.
+    """
+
+    n: int
+    groups: int | None
+    prevalence: dict[str, float]
+    against: int
+    values: dict[str, Estimate]
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """What ``metrics.json`` holds. Names and shape are stable.
 
@@ -85,6 +100,7 @@ class Metrics(msgspec.Struct, frozen=True):
     ``prevalence`` share of images that have the label, by the same labels.
     ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
     ``thresholds`` by the same labels; multiclass None.
+    ``subgroups``  by what the images' names tell, where that was asked for.
     """
 
     task: Task
@@ -98,6 +114,7 @@ class Metrics(msgspec.Struct, frozen=True):
     counts: dict[str, Counts]
     confusion: tuple[tuple[int, ...], ...] | None
     resampling: Resampling
+    subgroups: dict[str, Subgroup] | None = None
 
 
 def evaluate(
@@ -204,13 +221,14 @@ def estimate(of: Floats) -> Estimate:
 
 
 def table(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """Rows (name, value, interval) for people; the values of single labels come last."""
+    """Rows (name, value, interval) for people; those of labels and subgroups come last."""
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
-    if metrics.task == "binary":
-        return rows
+    parts = {} if metrics.task == "binary" else dict(metrics.per_label)
+    for name, subgroup in (metrics.subgroups or {}).items():
+        parts[f"{name} ({subgroup.n} images)"] = subgroup.values
     return rows + [
-        (f"{label}: {NAMES[name]}", *_cells(of))
-        for label, estimates in metrics.per_label.items()
+        (f"{part}: {NAMES[name]}", *_cells(of))
+        for part, estimates in parts.items()
         for name, of in estimates.items()
     ]
 

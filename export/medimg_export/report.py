@@ -23,7 +23,13 @@ from medimg_edge.manifest import Task
 from medimg_export import report_plots
 from medimg_export.metrics import Metrics
 from medimg_export.report_page import bullets, figure, page, pair, section
-from medimg_export.report_tables import confusion, headline, label_table, metric_table
+from medimg_export.report_tables import (
+    confusion,
+    headline,
+    label_table,
+    metric_table,
+    subgroup_table,
+)
 from medimg_export.scores import answer_scores, checked, label_scores
 from medimg_export.whole_file import write_whole
 
@@ -122,6 +128,9 @@ def write_report(
     sections = [
         section("metrics", "How good it is", headline(metrics), metric_table(metrics)),
         section("labels", "By label", label_table(metrics)) if task != "binary" else "",
+        section("subgroups", "By subgroup", subgroup_table(metrics, metrics.subgroups))
+        if metrics.subgroups
+        else "",
         section(
             "curves",
             "Curves",

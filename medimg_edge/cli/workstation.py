@@ -218,12 +218,20 @@ def evaluate(
         typer.Option(help="train, val, test, or all. Default: test if the data set has one."),
     ] = "auto",
     group_pattern: GroupPattern = None,
+    subgroup_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Its first parenthesis tells an image's subgroup."),
+    ] = None,
     labels: Labels = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
 ) -> None:
     """Measure a bundle on labelled images, through the device's own Classifier.
 
-    Example: medimg-edge evaluate chest-bundle chest/ --out evaluation
+    Examples:
+
+    medimg-edge evaluate chest-bundle chest/ --out evaluation
+
+    medimg-edge evaluate chest-bundle chest/ --out by-germ --subgroup-pattern '_(bacteria|virus)_'
     """
     with _workstation(tensorflow=False):
         from medimg_export.evaluate import evaluate as measure
@@ -236,6 +244,7 @@ def evaluate(
             artifact=artifact,
             split=split,
             group_pattern=group_pattern,
+            subgroup_pattern=subgroup_pattern,
             labels=labels.split(",") if labels else None,
             bootstrap=bootstrap,
             progress=output.progress,

@@ -88,6 +88,32 @@ def test_patients_are_drawn_together(bundle: Path, held_out: Path, tmp_path: Pat
     assert (found.groups, found.resampling.unit) == (3, "group")
 
 
+def test_subgroups_are_told_by_the_names(bundle: Path, held_out: Path, tmp_path: Path):
+    pattern = r"(normal|opacity)/phantom-\d+[02468]\."
+    found = evaluate(bundle, held_out, tmp_path, subgroup_pattern=pattern, bootstrap=50)
+    subgroups = found.metrics.subgroups
+    assert subgroups is not None
+    even = sorted(held_out.glob("opacity/*[02468].png"))
+    normal, opacity = subgroups["normal"], subgroups["opacity"]
+    assert (opacity.n, opacity.against, opacity.prevalence) == (len(even), 12, {"opacity": 1})
+    assert set(opacity.values) == {"auc", "sensitivity"}
+    assert set(normal.values) == {"auc", "specificity"}
+    p = [Classifier(bundle).predict(path).probability for path in even]
+    threshold = (found.metrics.thresholds or {})["opacity"]
+    assert opacity.values["sensitivity"].value == np.mean(np.array(p, float) >= threshold)
+    stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
+    assert stored.subgroups == subgroups
+    assert "By subgroup" in (tmp_path / "report.html").read_text()
+
+
+def test_a_subgroup_pattern_that_tells_nothing_is_refused_before_the_work(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    with pytest.raises(DataInvalid, match="for none of 24 names"):
+        evaluate(bundle, held_out, tmp_path, subgroup_pattern="_(bacteria|virus)_")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- splits ---
 
 

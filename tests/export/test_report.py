@@ -3,11 +3,13 @@ import re
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
+from medimg_export import subgroups
 from medimg_export.metrics import evaluate
 from medimg_export.report import Example, pick_examples, write_report
 from tests.export.page import HOSTILE, Page
@@ -93,6 +95,22 @@ def test_numbers_of_the_page_are_those_of_the_metrics(tmp_path, task):
     shown = re.search(r"\d\.\d{3}", told[0])
     assert shown is not None
     assert page.words.count(shown[0]) >= 2  # in the headline and in the table
+
+
+def test_subgroups_are_shown_with_their_sizes(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 30)
+    p = 0.4 * y + 0.6 * rng.random(60)
+    named = [None] * 30 + [HOSTILE] * 10 + ["virus"] * 20
+    metrics = evaluate("binary", ("normal", "ill"), y, p, bootstrap=50)
+    of = subgroups.evaluate("binary", ("normal", "ill"), y, p, named, bootstrap=50)
+    metrics = msgspec.structs.replace(metrics, subgroups=of)
+    page = _write(tmp_path / "r.html", y=y, p=p, metrics=metrics, thresholds=None)
+    assert "subgroups" in page.values("id")
+    assert f"{HOSTILE}, virus: one class only, so the AUC is against the 30 images" in page.words
+    assert "30 images are in no subgroup." in page.words
+    assert f"{of['virus'].values['auc'].value:.3f}" in page.words
+    assert "script" not in {tag for tag, _ in page.tags}
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
