@@ -224,6 +224,10 @@ def evaluate(
     ] = None,
     labels: Labels = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+    looks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add a line to this CSV for a look at test images."),
+    ] = None,
 ) -> None:
     """Measure a bundle on labelled images, through the device's own Classifier.
 
@@ -247,6 +251,7 @@ def evaluate(
             subgroup_pattern=subgroup_pattern,
             labels=labels.split(",") if labels else None,
             bootstrap=bootstrap,
+            looks=looks,
             progress=output.progress,
         )
         for line in done.notes:

@@ -1,5 +1,6 @@
 """A bundle measured on labelled images: every number found otherwise, and what is left out."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,38 @@ def test_the_trainings_own_data_are_split_as_in_training(
     found = evaluate(bundle, phantom_data, tmp_path, split=split, bootstrap=10)
     assert found.metrics.n == n
     assert any("flatter" in note for note in found.notes) is seen
+
+
+def test_looks_at_test_images_are_listed(bundle: Path, phantom_data: Path, tmp_path: Path):
+    """Of the training's own data by their fingerprint, of others by their name; validation not."""
+    looks = tmp_path / "looks.csv"
+    own = [
+        evaluate(bundle, phantom_data, tmp_path, split=split, looks=looks, bootstrap=10).metrics
+        for split in ("auto", "val", "train", "all")
+    ]
+    other = shutil.copytree(phantom_data / "test", tmp_path / "other")
+    evaluate(bundle, other, tmp_path, looks=looks, bootstrap=10)
+    rows = list(csv.DictReader(looks.open()))
+    opened = Bundle.open(bundle)
+    data = opened.manifest.training["data_fingerprint"]
+    assert [(row["data"], row["split"], row["n"]) for row in rows] == [
+        (data, "test", "36"),
+        (data, "all", "240"),
+        ("other", "all", "36"),
+    ]
+    assert {row["manifest"] for row in rows} == {opened.hash}
+    assert {row["artifact"] for row in rows} == {"model.int8.onnx"}
+    assert rows[0]["auc"] == f"{own[0].values['auc'].value:.4f}"
+
+
+def test_what_is_no_list_of_looks_is_refused_before_the_look(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    (tmp_path / "letter.txt").write_text("Dear colleague,\n")
+    with pytest.raises(WriteError, match="no list of looks"):
+        evaluate(bundle, held_out, tmp_path / "out", looks=tmp_path / "letter.txt")
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "letter.txt").read_text() == "Dear colleague,\n"
 
 
 def test_the_test_split_that_other_data_bring(bundle: Path, held_out: Path, tmp_path: Path):
