@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Makes docs/results.md again: train, export, verify and evaluate on each public set.
 #   MEDIMG_EDGE_DATA=... bash benchmarks/results.sh [OUT]
-# A set whose run is finished is not trained again; an interrupted one goes on.
+# A set whose run is finished is not trained again; an interrupted one goes on. Every look at a test
+# split is added to docs/test-looks.csv: commit it with the figures.
 set -euo pipefail
 
 : "${MEDIMG_EDGE_DATA:?names the folder of the public sets}"
 OUT=${1:-runs}
+LOOKS=$(dirname "$0")/../docs/test-looks.csv
 CXR_PATIENT='person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+'
 
 measure() {  # name, data, options for train and evaluate
@@ -20,7 +22,7 @@ measure() {  # name, data, options for train and evaluate
   medimg-edge verify "$bundle"
   for artifact in model.onnx model.int8.onnx; do
     medimg-edge evaluate "$bundle" "$data" --artifact "$artifact" \
-      --out "$OUT/$name-evaluation-$artifact" "$@"
+      --out "$OUT/$name-evaluation-$artifact" --looks "$LOOKS" "$@"
   done
   echo "$name: $(($(date +%s) - began)) s"
 }

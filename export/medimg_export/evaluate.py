@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier, Prediction
@@ -17,11 +14,15 @@ from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewIm
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
-from medimg_export import metrics
+from medimg_export import metrics, subgroups
 from medimg_export import recipe as recipes
+from medimg_export.answers import Answers, answers_of
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
+from medimg_export.looks import Look, append, require_list
 from medimg_export.prepared import Progress, encoded, prepare
 from medimg_export.report import Example, pick_examples, write_report
+from medimg_export.subgroups import subgroups_of
+from medimg_export.whole_file import write_whole
 
 SPLITS = ("auto", "train", "val", "test", "all")
 SEEN = "These are images that chose or trained this model: the figures flatter it."
@@ -45,54 +46,54 @@ def evaluate(
     artifact: str = "auto",
     split: str = "auto",
     group_pattern: str | None = None,
+    subgroup_pattern: str | None = None,
     labels: Sequence[str] | None = None,
     bootstrap: int = 1000,
+    looks: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Answer the images of a split as the device does; write ``metrics.json`` and ``report.html``.
+    """Answer the images of a split as the device does, and write what came of it into ``out``.
+
+    That is ``metrics.json``, ``answers.csv`` and ``report.html``.
 
     split: ``auto`` is the test split that the data set brings, or that the training of this bundle
         made of the same data; else every image.
+    subgroup_pattern: its first parenthesis tells an image's subgroup; see ``subgroups``.
     labels: what the numbers of an ``.npz`` mean, as for training.
+    looks: a list to which a look at test images is added; see the module ``looks``.
     Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
     are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
     """
+    if looks is not None:
+        require_list(looks)
     classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
     own = _own_splits(manifest, data, progress)
-    samples, chosen = _chosen(dataset, split, own)
-    answered, predictions, failures = _answer(classifier, samples, progress)
+    chosen = _chosen(dataset, split, own)
+    if subgroup_pattern is not None:  # before the images are answered, which takes long
+        subgroups_of([sample.name for sample in chosen.samples], subgroup_pattern)
+    answered, predictions, failures = _answer(classifier, chosen.samples, progress)
 
-    y = np.array([sample.label for sample in answered], np.int64)
-    p = np.array([[each.probability for each in found.findings] for found in predictions])
     points = manifest.decision[classifier.artifact]
     thresholds = {label: point.threshold for label, point in points.items()} or None
-    groups = [sample.group for sample in answered]
-    grouped = None if None in groups else [str(group) for group in groups]
-    found = metrics.evaluate(
-        manifest.task,
-        manifest.labels,
-        y,
-        p,
-        thresholds=thresholds,
-        groups=grouped,
-        bootstrap=bootstrap,
-    )
+    answers = _table(manifest, thresholds, answered, predictions)
+    found = _measured(answers, thresholds, subgroup_pattern, bootstrap)
+    if looks is not None and chosen.split in ("test", "all"):
+        append(looks, _look(classifier, data, own is not None, chosen.split, found))
     seen = [f"{SEEN} Add --split test."] if own and split in ("all", "train", "val") else []
     notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(failures)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        partial = out / ".metrics.json.partial"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-        os.replace(partial, out / "metrics.json")
     except OSError as error:
         raise WriteError(f"{out} cannot be written: {error.strerror}.") from error
+    write_whole(out / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
+    answers.write(out)
     write_report(
         out / "report.html",
-        title=f"{manifest.name} {manifest.version}: {chosen}",
+        title=f"{manifest.name} {manifest.version}: {chosen.told}",
         subtitle_facts=[
-            ("Data", f"{printable(data.name)}, {chosen}"),
+            ("Data", f"{printable(data.name)}, {chosen.told}"),
             ("Artifact", f"{classifier.artifact} on {classifier.runtime}"),
             ("Bundle", classifier.bundle.hash[:16]),
             ("Intended use", manifest.intended_use),
@@ -100,15 +101,69 @@ def evaluate(
         metrics=found,
         task=manifest.task,
         labels=manifest.labels,
-        y=y,
-        p=p,
+        y=answers.y,
+        p=answers.p,
         thresholds=thresholds,
         history=None,
-        examples=_examples(classifier, answered, predictions, y, p, thresholds),
+        examples=_examples(classifier, answered, predictions, answers, thresholds),
         notes=notes,
-        groups=grouped,
+        groups=answers.groups,
     )
     return Evaluation(found, notes)
+
+
+def _table(
+    manifest: Manifest,
+    thresholds: dict[str, float] | None,
+    samples: list[Sample],
+    predictions: list[Prediction],
+) -> Answers:
+    groups = [sample.group for sample in samples]
+    return answers_of(
+        manifest.task,
+        manifest.labels,
+        [sample.name for sample in samples],
+        None if None in groups else [str(group) for group in groups],
+        [sample.label for sample in samples],
+        [[each.probability for each in found.findings] for found in predictions],
+        thresholds,
+    )
+
+
+def _measured(
+    of: Answers,
+    thresholds: dict[str, float] | None,
+    subgroup_pattern: str | None,
+    bootstrap: int,
+) -> metrics.Metrics:
+    table = (of.task, of.labels, of.y, of.p)
+    found = metrics.evaluate(*table, thresholds=thresholds, groups=of.groups, bootstrap=bootstrap)
+    if subgroup_pattern is None:
+        return found
+    of_subgroups = subgroups.evaluate(
+        *table,
+        subgroups_of(of.names, subgroup_pattern),
+        thresholds=thresholds,
+        groups=of.groups,
+        bootstrap=bootstrap,
+    )
+    return msgspec.structs.replace(found, subgroups=of_subgroups)
+
+
+def _look(
+    classifier: Classifier, data: Path, own: bool, split: str, found: metrics.Metrics
+) -> Look:
+    manifest = classifier.manifest
+    return Look(
+        bundle=manifest.name,
+        version=manifest.version,
+        manifest=classifier.bundle.hash,
+        artifact=classifier.artifact,
+        data=manifest.training["data_fingerprint"] if own else printable(data.resolve().name),
+        split=split,
+        n=found.n,
+        auc=found.values["auc"].value,
+    )
 
 
 def _opened(
@@ -151,28 +206,34 @@ def _own_splits(
     }
 
 
-def _chosen(
-    dataset: Dataset, split: str, own: dict[str, set[str]] | None
-) -> tuple[list[Sample], str]:
-    """The samples of a split, and what to call it."""
+@dataclass(frozen=True)
+class _Chosen:
+    """The samples of a split (``all`` is every one), and what to call it."""
+
+    samples: list[Sample]
+    split: str
+    told: str
+
+
+def _chosen(dataset: Dataset, split: str, own: dict[str, set[str]] | None) -> _Chosen:
     if split not in SPLITS:
         raise DataInvalid(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
     if own is not None and split != "all":
         wanted = "test" if split == "auto" else split
         samples = [sample for sample in dataset.samples if sample.name in own[wanted]]
-        return samples, f"split {wanted}, as in training"
+        return _Chosen(samples, wanted, f"split {wanted}, as in training")
     brought = dataset.by_split
     if split == "auto":
         split = "test" if "test" in brought else "all"
     if split == "all":
-        return list(dataset.samples), "all images"
+        return _Chosen(list(dataset.samples), split, "all images")
     samples = [sample for sample in dataset.samples if sample.split == split]
     if not samples:
         raise TooFewImages(
             f"{dataset.path} has no split {split!r}; it brings "
             f"{', '.join(str(each) for each in brought if each) or 'none'}. Add --split all."
         )
-    return samples, f"split {split}"
+    return _Chosen(samples, split, f"split {split}")
 
 
 def _answer(
@@ -211,11 +272,10 @@ def _examples(
     classifier: Classifier,
     samples: list[Sample],
     predictions: list[Prediction],
-    y: NDArray[np.int64],
-    p: NDArray[np.float64],
+    answers: Answers,
     thresholds: dict[str, float] | None,
 ) -> list[Example]:
-    manifest = classifier.manifest
+    manifest, y, p = classifier.manifest, answers.y, answers.p
     if manifest.task == "multilabel":
         return []
     binary = manifest.task == "binary"

@@ -72,6 +72,21 @@ class Resampling(msgspec.Struct, frozen=True):
     one_class: int
 
 
+class Subgroup(msgspec.Struct, frozen=True):
+    """The values of some of the images.
+
+    ``against`` is how many images of the other class, from outside, the AUC was measured against:
+    of a subgroup that holds one class only, and has no other values than AUC and the sensitivity
+    or specificity of that class. Else it is 0, and ``values`` are those of ``Metrics``.
+    """
+
+    n: int
+    groups: int | None
+    prevalence: dict[str, float]
+    against: int
+    values: dict[str, Estimate]
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """What ``metrics.json`` holds. Names and shape are stable.
 
@@ -85,6 +100,7 @@ class Metrics(msgspec.Struct, frozen=True):
     ``prevalence`` share of images that have the label, by the same labels.
     ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
     ``thresholds`` by the same labels; multiclass None.
+    ``subgroups``  by what the images' names tell, where that was asked for.
     """
 
     task: Task
@@ -98,6 +114,7 @@ class Metrics(msgspec.Struct, frozen=True):
     counts: dict[str, Counts]
     confusion: tuple[tuple[int, ...], ...] | None
     resampling: Resampling
+    subgroups: dict[str, Subgroup] | None = None
 
 
 def evaluate(
@@ -128,27 +145,21 @@ def evaluate(
     truth, probability = checked(task, y, p, len(labels))
     columns = label_scores(task, labels, truth, probability, thresholds)
     scored = [*columns, answer_scores(truth, probability)] if task == "multiclass" else columns
-    n, units = len(truth), len(truth) if groups is None else len(set(groups))
-    draws = bootstrap if units > 1 else 0
-    drawn = [[one.values(w) for one in scored] for w in _table_then(n, groups, draws, seed)]
-    found = [
-        {name: np.concatenate([block[i][name] for block in drawn]) for name in drawn[0][i]}
-        for i in range(len(scored))
-    ]
+    found = drawn_values(scored, groups, bootstrap, seed)
     names = [column.label for column in columns]
     return Metrics(
         task=task,
         labels=tuple(labels),
-        n=n,
-        groups=None if groups is None else units,
+        n=len(truth),
+        groups=None if groups is None else len(set(groups)),
         prevalence={column.label: float(column.truth.mean()) for column in columns},
         thresholds=None if task == "multiclass" else thresholds or default_thresholds(names),
-        values=_estimates(_overall(task, found)),
+        values=_estimates(overall(task, found)),
         per_label=dict(zip(names, map(_estimates, _of_labels(task, found)), strict=True)),
         counts={column.label: _counts(column) for column in columns},
         confusion=_confusion(task, truth, columns),
         resampling=Resampling(
-            resamples=draws,
+            resamples=resampled(len(truth), groups, bootstrap),
             seed=seed,
             unit="image" if groups is None else "group",
             one_class=_one_class([of["auc"] for of in found[: len(columns)]]),
@@ -156,14 +167,68 @@ def evaluate(
     )
 
 
+def drawn_values(
+    scored: Sequence[LabelScores],
+    groups: Sequence[str] | None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Floats]]:
+    """Of each label every statistic: the value of the table first, then those of its resamples.
+
+    Equal ``groups`` and ``seed`` draw equal resamples, so that the values of two models on the same
+    images can be subtracted from each other, draw by draw.
+    """
+    n = len(scored[0].truth)
+    draws = resampled(n, groups, bootstrap)
+    drawn = [[one.values(w) for one in scored] for w in _table_then(n, groups, draws, seed)]
+    return [
+        {name: np.concatenate([block[i][name] for block in drawn]) for name in drawn[0][i]}
+        for i in range(len(scored))
+    ]
+
+
+def resampled(n: int, groups: Sequence[str] | None, bootstrap: int) -> int:
+    """How many resamples are made: none where there is one unit only."""
+    return bootstrap if (n if groups is None else len(set(groups))) > 1 else 0
+
+
+def overall(task: Task, found: list[dict[str, Floats]]) -> dict[str, Floats]:
+    """The values of the whole, from those of each label; multiclass: the answer's come last."""
+    if task == "binary":
+        return found[0]
+    if task == "multilabel":
+        return {name: _mean(found, name) for name in found[0]}
+    *of_labels, answers = found
+    return {
+        "auc": _mean(of_labels, "auc"),
+        "average_precision": _mean(of_labels, "average_precision"),
+        "accuracy": answers["accuracy"],
+        "balanced_accuracy": _mean(of_labels, "sensitivity"),
+        "f1": _mean(of_labels, "f1"),
+        "ece": answers["ece"],
+    }
+
+
+def estimate(of: Floats) -> Estimate:
+    """The value of the table, first in ``of``, and the percentiles of its resamples."""
+    if not np.isfinite(of[0]):
+        return Estimate(None)
+    defined = of[1:][np.isfinite(of[1:])]
+    if not len(defined) or 2 * len(defined) < len(of) - 1:
+        return Estimate(float(of[0]))
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return Estimate(float(of[0]), float(low), float(high))
+
+
 def table(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """Rows (name, value, interval) for people; the values of single labels come last."""
+    """Rows (name, value, interval) for people; those of labels and subgroups come last."""
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
-    if metrics.task == "binary":
-        return rows
+    parts = {} if metrics.task == "binary" else dict(metrics.per_label)
+    for name, subgroup in (metrics.subgroups or {}).items():
+        parts[f"{name} ({subgroup.n} images)"] = subgroup.values
     return rows + [
-        (f"{label}: {NAMES[name]}", *_cells(of))
-        for label, estimates in metrics.per_label.items()
+        (f"{part}: {NAMES[name]}", *_cells(of))
+        for part, estimates in parts.items()
         for name, of in estimates.items()
     ]
 
@@ -195,14 +260,14 @@ def paired_auc_loss(
     """
     reference, new = _with_both_classes(task, y, p_ref), _with_both_classes(task, y, p_new)
     n = len(reference[0].truth)
-    draws = bootstrap if n > 1 and (groups is None or len(set(groups)) > 1) else 0
+    draws = resampled(n, groups, bootstrap)
     losses = np.concatenate(
         [
             np.mean([a.auc(w) - b.auc(w) for a, b in zip(reference, new, strict=True)], axis=0)
             for w in _table_then(n, groups, draws, seed)
         ]
     )
-    loss = _estimate(losses)
+    loss = estimate(losses)
     low, high = (-1.0, 1.0) if loss.low is None or loss.high is None else (loss.low, loss.high)
     return float(losses[0]), low, high
 
@@ -225,22 +290,6 @@ def _table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> 
     yield from resamples(n, groups, count, seed)
 
 
-def _overall(task: Task, found: list[dict[str, Floats]]) -> dict[str, Floats]:
-    if task == "binary":
-        return found[0]
-    if task == "multilabel":
-        return {name: _mean(found, name) for name in found[0]}
-    *of_labels, answers = found
-    return {
-        "auc": _mean(of_labels, "auc"),
-        "average_precision": _mean(of_labels, "average_precision"),
-        "accuracy": answers["accuracy"],
-        "balanced_accuracy": _mean(of_labels, "sensitivity"),
-        "f1": _mean(of_labels, "f1"),
-        "ece": answers["ece"],
-    }
-
-
 def _of_labels(task: Task, found: list[dict[str, Floats]]) -> list[dict[str, Floats]]:
     if task != "multiclass":
         return found
@@ -254,18 +303,7 @@ def _mean(found: list[dict[str, Floats]], name: str) -> Floats:
 
 
 def _estimates(values: dict[str, Floats]) -> dict[str, Estimate]:
-    return {name: _estimate(of) for name, of in values.items()}
-
-
-def _estimate(of: Floats) -> Estimate:
-    """The value of the table, first in ``of``, and the percentiles of its resamples."""
-    if not np.isfinite(of[0]):
-        return Estimate(None)
-    defined = of[1:][np.isfinite(of[1:])]
-    if not len(defined) or 2 * len(defined) < len(of) - 1:
-        return Estimate(float(of[0]))
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(float(of[0]), float(low), float(high))
+    return {name: estimate(of) for name, of in values.items()}
 
 
 def _one_class(aucs: list[Floats]) -> int:

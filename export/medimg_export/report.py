@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,12 +19,19 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
 from medimg_export import report_plots
 from medimg_export.metrics import Metrics
-from medimg_export.report_tables import confusion, headline, label_table, metric_table
+from medimg_export.report_page import bullets, figure, page, pair, section
+from medimg_export.report_tables import (
+    confusion,
+    headline,
+    label_table,
+    metric_table,
+    subgroup_table,
+)
 from medimg_export.scores import answer_scores, checked, label_scores
+from medimg_export.whole_file import write_whole
 
 Kind = Literal["right", "wrong", "least sure"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -120,84 +126,42 @@ def write_report(
     columns = label_scores(task, labels, truth, probability, thresholds)
     calibrated = [answer_scores(truth, probability)] if task == "multiclass" else columns
     sections = [
-        _section("metrics", "How good it is", headline(metrics), metric_table(metrics)),
-        _section("labels", "By label", label_table(metrics)) if task != "binary" else "",
-        _section(
+        section("metrics", "How good it is", headline(metrics), metric_table(metrics)),
+        section("labels", "By label", label_table(metrics)) if task != "binary" else "",
+        section("subgroups", "By subgroup", subgroup_table(metrics, metrics.subgroups))
+        if metrics.subgroups
+        else "",
+        section(
             "curves",
             "Curves",
-            _pair(
-                _figure(report_plots.roc(metrics, columns, groups), "ROC"),
-                _figure(
+            pair(
+                figure(report_plots.roc(metrics, columns, groups), "ROC"),
+                figure(
                     report_plots.precision_recall(metrics, columns, groups),
                     "Precision and recall",
                 ),
             ),
             f"<p>{RING_NOTE}{BAND_NOTE if len(columns) == 1 else ''}</p>",
         ),
-        _section(
+        section(
             "decisions",
             "Decisions and probabilities",
-            _pair(
+            pair(
                 confusion(metrics),
-                _figure(
+                figure(
                     report_plots.calibration(metrics, calibrated), "Reliability", RELIABILITY_NOTE
                 ),
                 stacked=len(labels) > NARROW,
             ),
         ),
-        _section("learning", "Learning curves", _figure(report_plots.learning(history)))
+        section("learning", "Learning curves", figure(report_plots.learning(history)))
         if history
         else "",
-        _section("examples", "Examples", *_examples(examples, thresholds)) if examples else "",
-        _section("notes", "Notes", _list(notes)) if notes else "",
+        section("examples", "Examples", *_examples(examples, thresholds)) if examples else "",
+        section("notes", "Notes", bullets(notes)) if notes else "",
     ]
-    _write(Path(path), _page(title, subtitle_facts, "\n".join(filter(None, sections))))
-
-
-def _page(title: str, facts: list[tuple[str, str]], body: str) -> str:
-    style = files("medimg_export").joinpath("report.css").read_text(encoding="utf-8")
-    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
-<dl class="facts">{rows}</dl>
-</header>
-<p class="banner" role="note"><strong>Decision support, not a diagnosis.</strong>
-These numbers hold for images like those it was evaluated on. A qualified reader decides.</p>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def _section(name: str, heading: str, *parts: str) -> str:
-    content = "\n".join(parts)
-    return f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>'
-
-
-def _pair(left: str, right: str, *, stacked: bool = False) -> str:
-    return f'<div class="{"stack" if stacked else "pair"}">{left}{right}</div>'
-
-
-def _figure(svg: str, heading: str = "", note: str = "") -> str:
-    title = f"<h3>{heading}</h3>" if heading else ""
-    caption = f"<figcaption>{note}</figcaption>" if note else ""
-    return f'<figure class="plot">{title}{svg}{caption}</figure>'
-
-
-def _list(items: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+    body = "\n".join(filter(None, sections))
+    write_whole(Path(path), page(title, subtitle_facts, body).encode())
 
 
 def _examples(examples: list[Example], thresholds: dict[str, float] | None) -> list[str]:
@@ -235,19 +199,3 @@ def _image(pixels: NDArray[np.uint8], told: str) -> str:
     data = base64.b64encode(cv2.imencode(".png", shown)[1].tobytes()).decode()
     small = ' class="small"' if max(H, W) < 128 else ""
     return f'<img{small} alt="{escape(told)}" src="data:image/png;base64,{data}">'
-
-
-def _write(path: Path, page: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise WriteError(
-            f"The report {path} could not be written: {error}. What was there before is "
-            "unchanged; check that the folder exists and that the disk has room."
-        ) from error

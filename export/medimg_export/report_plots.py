@@ -69,6 +69,29 @@ def roc(metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | No
     return figure.svg
 
 
+def roc_pair(
+    name: str, a: LabelScores, b: LabelScores, groups: Sequence[str] | None, *, band: bool
+) -> str:
+    """The ROC curves of two models on the same images, operating points marked.
+
+    ``name`` tells the figure from others on its page.
+    """
+    ones = np.ones((1, len(a.truth)))
+    with _figure(name, f"ROC curves of A and B, {a.label}") as figure:
+        axes = _square(figure, "1 − specificity", "sensitivity")
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 3)))
+        for index, column in _drawable([a, b]):
+            x, y, _ = roc_curve(column.truth, column.score)
+            values = {name: float(of[0]) for name, of in column.values(ones).items()}
+            line = {**_line(index), "linestyle": DASHES[index]}
+            axes.plot(x, y, label=f"{'AB'[index]}\u2002AUC {values['auc']:.3f}", **line)
+            _mark(axes, index, 1 - values["specificity"], values["sensitivity"])
+            if band:
+                _band(axes, GRID, _roc_draws(column, groups, GRID), index)
+        _legend(figure, axes, "lower right")
+    return figure.svg
+
+
 def precision_recall(
     metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | None
 ) -> str:
@@ -262,11 +285,11 @@ def _stages(axes: Axes, history: list[dict[str, Any]]) -> None:
             axes.text(index + 0.6, 1.02, name, transform=where, fontsize=9, parse_math=False)
 
 
-def _band(axes: Axes, x: Floats, curves: list[Floats]) -> None:
+def _band(axes: Axes, x: Floats, curves: list[Floats], index: int = 0) -> None:
     """The pointwise 2.5th to 97.5th percentile of the resampled curves."""
     if len(curves) > 1:
         low, high = np.percentile(curves, [2.5, 97.5], axis=0)
-        axes.fill_between(x, low, high, color=COLORS[0], alpha=0.16, linewidth=0)
+        axes.fill_between(x, low, high, color=COLORS[index], alpha=0.16, linewidth=0)
 
 
 def _called(column: LabelScores, groups: Sequence[str] | None) -> Iterator[tuple[Floats, Floats]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from medimg_edge.manifest import Task
-from medimg_export.metrics import NAMES, Estimate, Metrics
+from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup
 
 HEADLINES: dict[Task, tuple[str, ...]] = {
     "binary": ("auc", "sensitivity", "specificity", "ece"),
@@ -89,10 +89,7 @@ def label_table(metrics: Metrics) -> str:
     head = "".join(f'<th scope="col" class="number">{NAMES[name]}</th>' for name in names)
     rows = "".join(
         f'<tr><th scope="row">{escape(label)}</th>'
-        + "".join(
-            f'<td class="number">{_value(of[name])}<small>{_interval(of[name])}</small></td>'
-            for name in names
-        )
+        + "".join(_cell(of[name]) for name in names)
         + "</tr>"
         for label, of in metrics.per_label.items()
     )
@@ -100,6 +97,47 @@ def label_table(metrics: Metrics) -> str:
         f'<div class="wide"><table class="dense"><thead><tr><th scope="col">label</th>{head}'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def subgroup_table(metrics: Metrics, subgroups: dict[str, Subgroup]) -> str:
+    """The headline values of each subgroup, with its size and prevalence beside them."""
+    names = HEADLINES[metrics.task]
+    head = "".join(
+        f'<th scope="col" class="number">{name}</th>'
+        for name in ("images", "prevalence", *(NAMES[name] for name in names))
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{of.n}{_patients(of)}</td>'
+        f'<td class="number">{"<br>".join(_shares(of))}</td>'
+        + "".join(_cell(of.values.get(name)) for name in names)
+        + "</tr>"
+        for name, of in subgroups.items()
+    )
+    told = [
+        f"{', '.join(escape(name) for name, of in subgroups.items() if of.against == count)}: one "
+        f"class only, so the AUC is against the {count} images of the other class."
+        for count in sorted({of.against for of in subgroups.values()} - {0})
+    ]
+    outside = metrics.n - sum(of.n for of in subgroups.values())
+    if outside:
+        told.append(f"{outside} images are in no subgroup.")
+    return (
+        f'<div class="wide"><table class="dense"><thead><tr><th scope="col">subgroup</th>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table></div><p>{' '.join(told)}</p>"
+    )
+
+
+def _patients(of: Subgroup) -> str:
+    return "" if of.groups is None else f"<small>{of.groups} patients</small>"
+
+
+def _shares(of: Subgroup) -> list[str]:
+    return [f"{escape(label)} {share:.1%}" for label, share in of.prevalence.items()]
+
+
+def _cell(of: Estimate | None) -> str:
+    shown = "–" if of is None else f"{_value(of)}<small>{_interval(of)}</small>"
+    return f'<td class="number">{shown}</td>'
 
 
 def confusion(metrics: Metrics) -> str:

@@ -1,7 +1,7 @@
 """A run: what a training leaves, and what an export begins with.
 
-A folder: ``model.keras``, ``run.json``, ``metrics.json``, ``history.csv``, ``report.html``, and the
-checkpoint that the training can go on from.
+A folder: ``model.keras``, ``run.json``, ``metrics.json``, ``answers.csv`` (of validation),
+``history.csv``, ``report.html``, and the checkpoint that the training can go on from.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -29,12 +28,14 @@ from medimg_edge.manifest import OperatingPoint, Task
 from medimg_edge.operating_point import operating_point
 from medimg_edge.record import printable
 from medimg_export import checkpoint, metrics
+from medimg_export.answers import answers_of
 from medimg_export.calibration import fit_temperature
 from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import Recipe
 from medimg_export.report import Example, pick_examples, write_report
 from medimg_export.train import logits_of, probabilities, train
+from medimg_export.whole_file import write_whole
 
 MODEL, RECORD = "model.keras", "run.json"
 PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headless")
@@ -131,8 +132,10 @@ def make_run(
     )
     thresholds = {label: point.threshold for label, point in decision.items()} or None
     found = metrics.evaluate(task, labels, y, p, thresholds=thresholds, groups=groups)
-    _write(folder / "history.csv", _csv(trained.history))
-    _write(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
+    write_whole(folder / "history.csv", _csv(trained.history))
+    write_whole(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
+    names = [sample.name for sample in prepared.samples(rows)]
+    answers_of(task, labels, names, groups, y, p, thresholds).write(folder)
     write_report(
         folder / "report.html",
         title=f"{prepared.recipe.card.name or printable(folder.resolve().name)}: validation",
@@ -148,7 +151,7 @@ def make_run(
         notes=[*prepared.dataset.notes, *prepared.splits.notes],
         groups=groups,
     )
-    _write(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
+    write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
     return Run(folder, record), found
 
 
@@ -258,14 +261,3 @@ def _csv(history: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise WriteError(f"{path} was not written: {error.strerror}.") from error

@@ -46,6 +46,12 @@ def options(
 
 for command in (device.infer, device.verify, device.calibrate, device.info, device.schema):
     app.command()(command)
-for command in (workstation.train, workstation.export, workstation.evaluate, workstation.demo):
+for command in (
+    workstation.train,
+    workstation.export,
+    workstation.evaluate,
+    workstation.compare,
+    workstation.demo,
+):
     app.command()(command)
 app.add_typer(workstation.data, name="data")

@@ -1,4 +1,4 @@
-"""The commands of the workstation: train, export, evaluate, data, demo.
+"""The commands of the workstation: train, export, evaluate, compare, data, demo.
 
 The one module of the device that may import ``medimg_export``, inside of a command only.
 """
@@ -234,19 +234,31 @@ def export(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle to measure.")],
     data: Data,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For metrics.json and report.html.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For metrics, answers, and the report.")],
     artifact: Annotated[str, typer.Option(help="A model file; auto is the default.")] = "auto",
     split: Annotated[
         str,
         typer.Option(help="train, val, test, or all. Default: test if the data set has one."),
     ] = "auto",
     group_pattern: GroupPattern = None,
+    subgroup_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Its first parenthesis tells an image's subgroup."),
+    ] = None,
     labels: Labels = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+    looks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add a line to this CSV for a look at test images."),
+    ] = None,
 ) -> None:
     """Measure a bundle on labelled images, through the device's own Classifier.
 
-    Example: medimg-edge evaluate chest-bundle chest/ --out evaluation
+    Examples:
+
+    medimg-edge evaluate chest-bundle chest/ --out evaluation
+
+    medimg-edge evaluate chest-bundle chest/ --out by-germ --subgroup-pattern '_(bacteria|virus)_'
     """
     with _workstation(tensorflow=False):
         from medimg_export.evaluate import evaluate as measure
@@ -259,8 +271,10 @@ def evaluate(
             artifact=artifact,
             split=split,
             group_pattern=group_pattern,
+            subgroup_pattern=subgroup_pattern,
             labels=labels.split(",") if labels else None,
             bootstrap=bootstrap,
+            looks=looks,
             progress=output.progress,
         )
         for line in done.notes:
@@ -269,6 +283,35 @@ def evaluate(
         header = (f"on {done.metrics.n} images", "value", "95 % interval")
         typer.echo(output.table(table(done.metrics), header))
         typer.echo(f"\nLook at {out / 'report.html'}")
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A run, or what evaluate wrote.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same images.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For comparison.json and the report.")],
+    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+) -> None:
+    """Compare two models on the images that both answered: differences, tests, and a report.
+
+    Example: medimg-edge compare evaluation-old evaluation-new --out comparison
+    """
+    with _workstation(tensorflow=False):
+        from medimg_export.compare import compare as measure
+        from medimg_export.comparison import table
+
+        found = measure(a, b, out, bootstrap=bootstrap)
+        for line in found.notes:
+            output.note(line)
+        header = (f"on {found.n} images", "A", "B", "B - A", "95 % interval", "p")
+        typer.echo(output.table(table(found), header))
+        typer.echo(f"\nA is {found.a.name}, B is {found.b.name}.")
+        if left_out := found.a.left_out + found.b.left_out:
+            typer.echo(
+                f"{left_out} images that only one has are left out: {found.a.left_out} of A's, "
+                f"{found.b.left_out} of B's."
+            )
+        typer.echo(f"They decide {len(found.disagreements)} times differently.")
+        typer.echo(f"Look at {out / 'report.html'}")
 
 
 def demo(

@@ -90,6 +90,7 @@ def test_a_workstations_command_says_the_line_that_helps(tmp_path):
         ["train", tmp_path, "--out", tmp_path / "run"],
         ["export", tmp_path, "--out", tmp_path / "bundle"],
         ["evaluate", tmp_path, tmp_path, "--out", tmp_path / "report"],
+        ["compare", tmp_path, tmp_path, "--out", tmp_path / "report"],
         ["demo", "--out", tmp_path / "demo"],
         ["data", "check", tmp_path],
     ):

@@ -366,17 +366,8 @@ def test_schema(called, name):
 
 
 COMMANDS = [
-    *(
-        ["infer"],
-        ["verify"],
-        ["calibrate"],
-        ["info"],
-        ["schema"],
-        ["train"],
-        ["export"],
-        ["evaluate"],
-        ["demo"],
-    ),
+    *(["infer"], ["verify"], ["calibrate"], ["info"], ["schema"]),
+    *(["train"], ["export"], ["evaluate"], ["compare"], ["demo"]),
     *(["data", "check"], ["data", "get"], ["data", "phantom"]),
 ]
 

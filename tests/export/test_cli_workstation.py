@@ -334,6 +334,28 @@ def test_evaluate_prints_and_writes_its_metrics(
     assert refused.stderr.splitlines()[-1].startswith("error [data-invalid]: ")
 
 
+def test_compare_prints_what_differs_and_between_whom(
+    called: Callable, bundle: Path, phantom_data: Path, tmp_path: Path
+):
+    for artifact, split in (("model.onnx", "test"), ("model.int8.onnx", "all")):
+        words = ["--artifact", artifact, "--split", split, "--bootstrap", 10]
+        assert called(
+            "evaluate", bundle, phantom_data, "--out", tmp_path / artifact, *words
+        ).returncode == 0  # fmt: skip
+    folders = [tmp_path / "model.onnx", tmp_path / "model.int8.onnx"]
+    done = called("compare", *folders, "--out", tmp_path / "out", "--bootstrap", 50)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("on 36 images ")
+    assert re.search(r"^AUC .* to .* DeLong$", done.stdout, re.M)
+    assert len(re.findall(r"McNemar$", done.stdout, re.M)) == 3
+    assert "A is model.onnx, B is model.int8.onnx." in done.stdout
+    assert "204 images that only one has are left out: 0 of A's, 204 of B's." in done.stdout
+    assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
+    refused = called("compare", *folders, "--out", folders[0])
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("error [write]: ")
+
+
 def test_a_wrong_option_is_exit_2(called: Callable, tmp_path: Path):
     for words in (
         ["train"],
@@ -356,6 +378,7 @@ EXTRA = ("tensorflow", "keras", "tf2onnx", "onnx", "sklearn", "scipy", "matplotl
         ["train", "data", "--out", "run"],
         ["export", "run", "--out", "bundle"],
         ["evaluate", "bundle", "data", "--out", "out"],
+        ["compare", "a", "b", "--out", "out"],
         ["demo"],
         ["data", "check", "data"],
         ["data", "get", "pneumoniamnist"],

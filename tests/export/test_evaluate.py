@@ -1,5 +1,6 @@
 """A bundle measured on labelled images: every number found otherwise, and what is left out."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import ArtifactUnknown, DataInvalid, TooFewImages, WriteError
-from medimg_export import phantoms
+from medimg_export import metrics, phantoms
+from medimg_export.answers import read_answers
 from medimg_export.evaluate import evaluate
 from medimg_export.metrics import Metrics
 
@@ -54,12 +56,24 @@ def test_metrics_are_those_of_the_devices_answers(
     assert (counts.tp, counts.fp) == ((called & y).sum(), (called & ~y).sum())
     stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
     assert stored == found
+    answers = read_answers(tmp_path)
+    assert answers.names == sorted(
+        each.relative_to(held_out).as_posix() for each in held_out.glob("*/*.png")
+    )
+    assert answers.groups is None
+    assert answers.p[:, 0].tolist() == p.tolist()
+    assert answers.y.astype(bool).tolist() == y.tolist()
+    assert answers.called[:, 0].tolist() == called.tolist()
 
 
 def test_the_report_is_one_file_with_everything(bundle: Path, held_out: Path, tmp_path: Path):
     out = tmp_path / "deep" / "out"
     evaluate(bundle, held_out, out, bootstrap=50)
-    assert sorted(each.name for each in out.iterdir()) == ["metrics.json", "report.html"]
+    assert sorted(each.name for each in out.iterdir()) == [
+        "answers.csv",
+        "metrics.json",
+        "report.html",
+    ]
     page = (out / "report.html").read_text()
     manifest = Bundle.open(bundle).manifest
     assert f"{manifest.name} {manifest.version}: all images" in page
@@ -73,6 +87,32 @@ def test_patients_are_drawn_together(bundle: Path, held_out: Path, tmp_path: Pat
     pattern = r"phantom-000(\d)"  # three patients
     found = evaluate(bundle, held_out, tmp_path, group_pattern=pattern, bootstrap=50).metrics
     assert (found.groups, found.resampling.unit) == (3, "group")
+
+
+def test_subgroups_are_told_by_the_names(bundle: Path, held_out: Path, tmp_path: Path):
+    pattern = r"(normal|opacity)/phantom-\d+[02468]\."
+    found = evaluate(bundle, held_out, tmp_path, subgroup_pattern=pattern, bootstrap=50)
+    subgroups = found.metrics.subgroups
+    assert subgroups is not None
+    even = sorted(held_out.glob("opacity/*[02468].png"))
+    normal, opacity = subgroups["normal"], subgroups["opacity"]
+    assert (opacity.n, opacity.against, opacity.prevalence) == (len(even), 12, {"opacity": 1})
+    assert set(opacity.values) == {"auc", "sensitivity"}
+    assert set(normal.values) == {"auc", "specificity"}
+    p = [Classifier(bundle).predict(path).probability for path in even]
+    threshold = (found.metrics.thresholds or {})["opacity"]
+    assert opacity.values["sensitivity"].value == np.mean(np.array(p, float) >= threshold)
+    stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
+    assert stored.subgroups == subgroups
+    assert "By subgroup" in (tmp_path / "report.html").read_text()
+
+
+def test_a_subgroup_pattern_that_tells_nothing_is_refused_before_the_work(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    with pytest.raises(DataInvalid, match="for none of 24 names"):
+        evaluate(bundle, held_out, tmp_path, subgroup_pattern="_(bacteria|virus)_")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- splits ---
@@ -94,6 +134,38 @@ def test_the_trainings_own_data_are_split_as_in_training(
     found = evaluate(bundle, phantom_data, tmp_path, split=split, bootstrap=10)
     assert found.metrics.n == n
     assert any("flatter" in note for note in found.notes) is seen
+
+
+def test_looks_at_test_images_are_listed(bundle: Path, phantom_data: Path, tmp_path: Path):
+    """Of the training's own data by their fingerprint, of others by their name; validation not."""
+    looks = tmp_path / "looks.csv"
+    own = [
+        evaluate(bundle, phantom_data, tmp_path, split=split, looks=looks, bootstrap=10).metrics
+        for split in ("auto", "val", "train", "all")
+    ]
+    other = shutil.copytree(phantom_data / "test", tmp_path / "other")
+    evaluate(bundle, other, tmp_path, looks=looks, bootstrap=10)
+    rows = list(csv.DictReader(looks.open()))
+    opened = Bundle.open(bundle)
+    data = opened.manifest.training["data_fingerprint"]
+    assert [(row["data"], row["split"], row["n"]) for row in rows] == [
+        (data, "test", "36"),
+        (data, "all", "240"),
+        ("other", "all", "36"),
+    ]
+    assert {row["manifest"] for row in rows} == {opened.hash}
+    assert {row["artifact"] for row in rows} == {"model.int8.onnx"}
+    assert rows[0]["auc"] == f"{own[0].values['auc'].value:.4f}"
+
+
+def test_what_is_no_list_of_looks_is_refused_before_the_look(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    (tmp_path / "letter.txt").write_text("Dear colleague,\n")
+    with pytest.raises(WriteError, match="no list of looks"):
+        evaluate(bundle, held_out, tmp_path / "out", looks=tmp_path / "letter.txt")
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "letter.txt").read_text() == "Dear colleague,\n"
 
 
 def test_the_test_split_that_other_data_bring(bundle: Path, held_out: Path, tmp_path: Path):
@@ -210,3 +282,6 @@ def test_other_tasks(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
     assert auc is not None
     assert auc > 0.8
     assert (tmp_path / "out" / "report.html").exists()
+    answers = read_answers(tmp_path / "out")
+    assert answers.task == kind
+    assert metrics.auc(answers.task, answers.y, answers.p) == auc

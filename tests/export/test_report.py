@@ -1,49 +1,18 @@
 import base64
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
+from medimg_export import subgroups
 from medimg_export.metrics import evaluate
 from medimg_export.report import Example, pick_examples, write_report
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-HOSTILE = '<script>alert("x")</script>.png'
-
-
-class Page(HTMLParser):
-    """A parser that insists on closed tags and notes what the page refers to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-
-    def values(self, attribute: str) -> list[str]:
-        return [of[attribute] or "" for _, of in self.tags if attribute in of]
+from tests.export.page import HOSTILE, Page
 
 
 def _example(kind, name="a.png", overlay=True, C=1) -> Example:
@@ -126,6 +95,22 @@ def test_numbers_of_the_page_are_those_of_the_metrics(tmp_path, task):
     shown = re.search(r"\d\.\d{3}", told[0])
     assert shown is not None
     assert page.words.count(shown[0]) >= 2  # in the headline and in the table
+
+
+def test_subgroups_are_shown_with_their_sizes(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 30)
+    p = 0.4 * y + 0.6 * rng.random(60)
+    named = [None] * 30 + [HOSTILE] * 10 + ["virus"] * 20
+    metrics = evaluate("binary", ("normal", "ill"), y, p, bootstrap=50)
+    of = subgroups.evaluate("binary", ("normal", "ill"), y, p, named, bootstrap=50)
+    metrics = msgspec.structs.replace(metrics, subgroups=of)
+    page = _write(tmp_path / "r.html", y=y, p=p, metrics=metrics, thresholds=None)
+    assert "subgroups" in page.values("id")
+    assert f"{HOSTILE}, virus: one class only, so the AUC is against the 30 images" in page.words
+    assert "30 images are in no subgroup." in page.words
+    assert f"{of['virus'].values['auc'].value:.3f}" in page.words
+    assert "script" not in {tag for tag, _ in page.tags}
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])

@@ -14,12 +14,21 @@ from sklearn.metrics import roc_auc_score
 
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.operating_point import operating_point
+from medimg_export.answers import read_answers
 from medimg_export.metrics import Metrics
 from medimg_export.prepared import Prepared, prepare
 from medimg_export.run import Record, Run, load_model, make_run, require_free
 from medimg_export.train import probabilities
 
-FILES = {"model.keras", "run.json", "metrics.json", "history.csv", "report.html", "checkpoint.npz"}
+FILES = {
+    "model.keras",
+    "run.json",
+    "metrics.json",
+    "answers.csv",
+    "history.csv",
+    "report.html",
+    "checkpoint.npz",
+}
 
 
 def logits(run: Run, prepared: Prepared) -> np.ndarray:
@@ -66,6 +75,12 @@ def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, pre
     assert found.sensitivity == pytest.approx(called[y == 1].mean())
     assert metrics.thresholds == {"opacity": found.threshold}
     assert metrics.groups == len(y)  # every phantom is a patient
+    answers = read_answers(run.path)
+    assert answers.names == [each.name for each in prepared.samples(prepared.rows("val"))]
+    assert answers.groups == prepared.groups(prepared.rows("val"))
+    assert answers.y.tolist() == y.tolist()
+    assert answers.p[:, 0] == pytest.approx(p, abs=1e-6)
+    assert answers.called[:, 0].tolist() == called.tolist()
 
 
 def test_a_finished_run_can_be_resumed_and_stays_the_same(
