@@ -65,7 +65,7 @@ def progress(what: str, done: int, total: int) -> None:
 def clear() -> None:
     """Take the progress line away."""
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
@@ -108,6 +108,8 @@ class Sink(AbstractContextManager):
 
     def write(self, text: str) -> None:
         """Write and hand on at once, so that a pipe sees each answer as it comes."""
+        if self._out is None:
+            clear()
         try:
             self._file.write(text)
             self._file.flush()

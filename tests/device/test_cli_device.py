@@ -1,5 +1,6 @@
 """``medimg-edge`` on a device, as its user runs it: lines, files, exit codes."""
 
+import contextlib
 import csv
 import io
 import json
@@ -68,6 +69,24 @@ def test_json_csv_and_table(three, frozen, called):
     assert table[0].endswith(f"opacity {records[0]['probability']:.3f}  {records[0]['decision']}")
     assert table[1].endswith("[input-truncated]")
     assert done.returncode == 1
+
+
+def test_progress_makes_room_for_the_answers_on_a_terminal(three, frozen):
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-m", "medimg_edge.cli", "infer", *three, "-b", frozen]
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        run = subprocess.Popen(list(map(str, words)), stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while part := screen.read(4096):
+                seen += part
+    assert run.wait() == 1
+    assert b"answering" in seen
+    shown = [line.rsplit("\033[K", 1)[-1] for line in seen.decode().split("\r\n")]
+    rows = [line for line in shown if line]
+    assert all(path.name in row for path, row in zip(three, rows, strict=True))
+    assert not any("answering" in row for row in rows)
 
 
 def test_a_document_of_failures_only(frozen, called, tmp_path):
