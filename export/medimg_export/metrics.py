@@ -101,6 +101,7 @@ class Metrics(msgspec.Struct, frozen=True):
     ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
     ``thresholds`` by the same labels; multiclass None.
     ``subgroups``  by what the images' names tell, where that was asked for.
+    ``ece_before`` the ECE at temperature 1; of a training's own validation only.
     """
 
     task: Task
@@ -115,6 +116,7 @@ class Metrics(msgspec.Struct, frozen=True):
     confusion: tuple[tuple[int, ...], ...] | None
     resampling: Resampling
     subgroups: dict[str, Subgroup] | None = None
+    ece_before: Estimate | None = None
 
 
 def evaluate(
@@ -223,6 +225,8 @@ def estimate(of: Floats) -> Estimate:
 def table(metrics: Metrics) -> list[tuple[str, str, str]]:
     """Rows (name, value, interval) for people; those of labels and subgroups come last."""
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
+    if metrics.ece_before is not None:
+        rows.append(("ECE at temperature 1", *_cells(metrics.ece_before)))
     parts = {} if metrics.task == "binary" else dict(metrics.per_label)
     for name, subgroup in (metrics.subgroups or {}).items():
         parts[f"{name} ({subgroup.n} images)"] = subgroup.values

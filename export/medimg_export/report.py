@@ -25,12 +25,14 @@ from medimg_export.metrics import Metrics
 from medimg_export.report_page import bullets, figure, page, pair, section
 from medimg_export.report_tables import (
     confusion,
+    coverage_table,
     headline,
     label_table,
     metric_table,
     subgroup_table,
 )
 from medimg_export.scores import answer_scores, checked, label_scores
+from medimg_export.selective import Selective, coverage_curve, selective_of
 from medimg_export.whole_file import write_whole
 
 Kind = Literal["right", "wrong", "least sure"]
@@ -43,6 +45,15 @@ RELIABILITY_NOTE = (
     "On the dotted line a probability means what it says. Bins with few images scatter; the "
     "histogram says how many there are."
 )
+COVERAGE_NOTE = (
+    "The surest images are answered, the others referred to a reader; the error is the share of "
+    "wrong answers among those given. A curve that falls to the left says that the model knows "
+    "what it does not know. The band is the 95 % interval, point by point."
+)
+SURENESS: dict[Task, str] = {
+    "binary": "Sure is what is far from the threshold, in logits.",
+    "multiclass": "Sure is what has a high probability of the answered label.",
+}
 NARROW = 5  # a table of more labels than this takes the whole width
 KIND_TEXTS: dict[Kind, str] = {
     "right": "Right, and surest of it",
@@ -154,6 +165,7 @@ def write_report(
                 stacked=len(labels) > NARROW,
             ),
         ),
+        _coverage(selective_of(task, truth, probability, thresholds), groups, task),
         section("learning", "Learning curves", figure(report_plots.learning(history)))
         if history
         else "",
@@ -162,6 +174,19 @@ def write_report(
     ]
     body = "\n".join(filter(None, sections))
     write_whole(Path(path), page(title, subtitle_facts, body).encode())
+
+
+def _coverage(of: Selective | None, groups: Sequence[str] | None, task: Task) -> str:
+    if of is None:
+        return ""
+    curve = coverage_curve(of, groups)
+    plot = figure(report_plots.coverage(curve), "Error against coverage")
+    return section(
+        "coverage",
+        "If the least sure are referred",
+        pair(plot, coverage_table(curve)),
+        f"<p>{COVERAGE_NOTE} {SURENESS[task]}</p>",
+    )
 
 
 def _examples(examples: list[Example], thresholds: dict[str, float] | None) -> list[str]:

@@ -22,12 +22,14 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from medimg_export.calibration import BINS, reliability
 from medimg_export.metrics import NAMES, Metrics
 from medimg_export.scores import Floats, LabelScores, resamples
+from medimg_export.selective import COVERAGE, CoverageCurve
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT = "#1b2733", "#8896a4"
 BAND_RESAMPLES = 300
 GRID = np.linspace(0, 1, 101)  # where a band is drawn
+SETTLED = 0.1  # share of images from which on an error is not that of a handful
 IN_AXES = 3  # more legend entries than this would cover the curves
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -152,6 +154,22 @@ def calibration(metrics: Metrics, columns: list[LabelScores]) -> str:
         lower.set(xlabel="probability of the answer" if answered else "probability")
         lower.set(ylabel="images")
         _legend(figure, upper, "upper left")
+    return figure.svg
+
+
+def coverage(curve: CoverageCurve) -> str:
+    """Error among the images answered against their share, with its band."""
+    errors = np.array([(of.value, of.low, of.high) for of in curve.errors], np.float64)
+    told = f"Error against coverage, {errors[-1, 0]:.3f} where every image is answered"
+    with _figure("coverage", told) as figure:
+        axes = figure.subplots()
+        axes.fill_between(COVERAGE, *errors[:, 1:].T, color=COLORS[0], alpha=0.16, linewidth=0)
+        axes.plot(COVERAGE, errors[:, 0], **_line(0))
+        _mark(axes, 0, 1.0, float(errors[-1, 0]))
+        axes.set(xlim=(-0.02, 1.02), xlabel="share of images answered")
+        top = float(np.nanmax(errors[COVERAGE >= SETTLED]))
+        axes.set(ylim=(-0.02 * top, 1.08 * top) if top else (-0.002, 0.1))
+        axes.set(ylabel="error among them")
     return figure.svg
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
 from medimg_edge.manifest import Task
 from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup
+from medimg_export.selective import COVERAGE, CoverageCurve
 
 HEADLINES: dict[Task, tuple[str, ...]] = {
     "binary": ("auc", "sensitivity", "specificity", "ece"),
@@ -24,6 +27,11 @@ MEANINGS = {
     "f1": "harmonic mean of sensitivity and PPV",
     "ece": "mean gap between probability and observed rate; 0 is best; the interval leans high",
 }
+REFERRED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+BEFORE = (
+    "before temperature scaling; the temperature was fitted on these images, so that the gain "
+    "looks larger than it is"
+)
 
 
 def _value(of: Estimate) -> str:
@@ -46,12 +54,9 @@ def headline(metrics: Metrics) -> str:
 
 def metric_table(metrics: Metrics) -> str:
     """Every value with its interval, as numbers and as a bar, and what it means."""
-    rows = "".join(
-        f'<tr><th scope="row">{NAMES[name]}</th><td class="number">{_value(of)}</td>'
-        f'<td class="number">{_interval(of)}</td><td>{_range(of)}</td>'
-        f"<td>{MEANINGS[name]}</td></tr>"
-        for name, of in metrics.values.items()
-    )
+    rows = "".join(_row(NAMES[name], of, MEANINGS[name]) for name, of in metrics.values.items())
+    if metrics.ece_before is not None:
+        rows += _row("ECE at temperature 1", metrics.ece_before, BEFORE)
     made = metrics.resampling
     drawn = f"groups ({metrics.groups})" if made.unit == "group" else "images"
     how = (
@@ -67,6 +72,13 @@ def metric_table(metrics: Metrics) -> str:
         '<span>0</span><span>1</span></th><th scope="col">meaning</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f"<p>{metrics.n} images. Prevalence: {shares}. {how}{mean}</p>"
+    )
+
+
+def _row(name: str, of: Estimate, meaning: str) -> str:
+    return (
+        f'<tr><th scope="row">{name}</th><td class="number">{_value(of)}</td>'
+        f'<td class="number">{_interval(of)}</td><td>{_range(of)}</td><td>{meaning}</td></tr>'
     )
 
 
@@ -138,6 +150,26 @@ def _shares(of: Subgroup) -> list[str]:
 def _cell(of: Estimate | None) -> str:
     shown = "–" if of is None else f"{_value(of)}<small>{_interval(of)}</small>"
     return f'<td class="number">{shown}</td>'
+
+
+def coverage_table(curve: CoverageCurve) -> str:
+    """What referring the least sure images would leave of the error, at a few shares."""
+    rows = ""
+    for share in REFERRED:
+        of = curve.errors[int(np.argmin(np.abs(COVERAGE - (1 - share))))]
+        rows += (
+            f'<tr><th scope="row">{share:.0%}</th>'
+            f'<td class="number">{curve.n - round(share * curve.n)}</td>'
+            f'<td class="number">{_value(of)}</td><td class="number">{_interval(of)}</td></tr>'
+        )
+    head = "".join(
+        f'<th scope="col" class="number">{name}</th>'
+        for name in ("answered", "error", "95 % interval")
+    )
+    return (
+        '<div class="wide"><h3>What is left of the error</h3><table><thead><tr>'
+        f'<th scope="col">referred</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def confusion(metrics: Metrics) -> str:

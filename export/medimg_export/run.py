@@ -132,6 +132,8 @@ def make_run(
     )
     thresholds = {label: point.threshold for label, point in decision.items()} or None
     found = metrics.evaluate(task, labels, y, p, thresholds=thresholds, groups=groups)
+    before = metrics.evaluate(task, labels, y, probabilities(task, logits, 1.0), groups=groups)
+    found = msgspec.structs.replace(found, ece_before=before.values["ece"])
     write_whole(folder / "history.csv", _csv(trained.history))
     write_whole(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
     names = [sample.name for sample in prepared.samples(rows)]

@@ -10,7 +10,7 @@ import pytest
 from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
 from medimg_export import subgroups
-from medimg_export.metrics import evaluate
+from medimg_export.metrics import Estimate, evaluate, table
 from medimg_export.report import Example, pick_examples, write_report
 from tests.export.page import HOSTILE, Page
 
@@ -68,7 +68,15 @@ def test_a_full_report_has_every_section(tmp_path):
     examples = [_example(kind) for kind in ("right", "wrong", "least sure")]
     page = _write(tmp_path / "r.html", history=HISTORY, examples=examples, notes=["A note."])
     sections = [of["id"] for tag, of in page.tags if tag == "section"]
-    assert sections == ["metrics", "curves", "decisions", "learning", "examples", "notes"]
+    assert sections == [
+        "metrics",
+        "curves",
+        "decisions",
+        "coverage",
+        "learning",
+        "examples",
+        "notes",
+    ]
     for words in (
         "Decision support, not a diagnosis",
         "cxr 0.1.0",
@@ -90,11 +98,43 @@ def test_numbers_of_the_page_are_those_of_the_metrics(tmp_path, task):
     page = _write(tmp_path / "r.html", task, groups=["g", "h", "i"] * 20)
     sections = {of["id"] for tag, of in page.tags if tag == "section"}
     assert ("labels" in sections) == (task != "binary")
+    assert ("coverage" in sections) == (task != "multilabel")
     assert "learning" not in sections
     told = [label for label in page.values("aria-label") if label.startswith("ROC")]
     shown = re.search(r"\d\.\d{3}", told[0])
     assert shown is not None
     assert page.words.count(shown[0]) >= 2  # in the headline and in the table
+
+
+def test_the_coverage_curve_ends_at_the_error_of_all(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    p = 0.4 * y + 0.6 * rng.random(60)
+    page = _write(tmp_path / "r.html", y=y, p=p)
+    error = f"{np.mean((p >= 0.45) != y):.3f}"
+    (told,) = (label for label in page.values("aria-label") if "coverage" in label)
+    assert told == f"Error against coverage, {error} where every image is answered"
+    assert f"0%60{error}" in page.words  # the first row of the table
+    assert "in logits" in page.words
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_without_an_error_has_a_coverage_curve(tmp_path):
+    y = np.arange(20) % 2
+    metrics = evaluate("binary", ("normal", "ill"), y, 0.1 + 0.8 * y, bootstrap=20)
+    page = _write(tmp_path / "r.html", y=y, p=0.1 + 0.8 * y, metrics=metrics, thresholds=None)
+    assert "Error against coverage, 0.000 where every image is answered" in page.values(
+        "aria-label"
+    )
+
+
+def test_ece_before_the_temperature_is_shown_where_it_is_known(tmp_path):
+    assert "temperature 1" not in _write(tmp_path / "r.html").words
+    metrics = evaluate("binary", ("normal", "ill"), [0, 1], [0.2, 0.7])
+    metrics = msgspec.structs.replace(metrics, ece_before=Estimate(0.1234, 0.1, 0.2))
+    page = _write(tmp_path / "r.html", metrics=metrics)
+    assert "ECE at temperature 10.1230.100 – 0.200before temperature scaling" in page.words
+    assert ("ECE at temperature 1", "0.123", "0.100 to 0.200") in table(metrics)
 
 
 def test_subgroups_are_shown_with_their_sizes(tmp_path):

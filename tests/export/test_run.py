@@ -2,6 +2,7 @@
 
 import csv
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.operating_point import operating_point
 from medimg_export.answers import read_answers
+from medimg_export.calibration import ece
 from medimg_export.metrics import Metrics
 from medimg_export.prepared import Prepared, prepare
 from medimg_export.run import Record, Run, load_model, make_run, require_free
@@ -75,6 +77,11 @@ def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, pre
     assert found.sensitivity == pytest.approx(called[y == 1].mean())
     assert metrics.thresholds == {"opacity": found.threshold}
     assert metrics.groups == len(y)  # every phantom is a patient
+    before = probabilities("binary", logits(run, prepared), 1.0)[:, 0]
+    assert metrics.ece_before is not None
+    assert metrics.ece_before.value == pytest.approx(ece(before, y), abs=1e-5)
+    assert metrics.values["ece"].value == pytest.approx(ece(p, y), abs=1e-5)
+    assert "ECE at temperature 1" in (run.path / "report.html").read_text()
     answers = read_answers(run.path)
     assert answers.names == [each.name for each in prepared.samples(prepared.rows("val"))]
     assert answers.groups == prepared.groups(prepared.rows("val"))
@@ -192,6 +199,21 @@ def test_a_full_disk_leaves_no_half_run(run: Run, prepared: Prepared, tmp_path: 
     assert left == FILES - {"report.html", "run.json"}
     with pytest.raises(RunError, match="--resume"):
         Run.open(tmp_path)
+
+
+def test_what_version_0_1_0_wrote_is_still_a_run(run: Run, tmp_path: Path):
+    """Without answers.csv, and without what metrics.json has gained since."""
+    for name in ("run.json", "model.keras"):
+        shutil.copy(run.path / name, tmp_path)
+    metrics = msgspec.json.decode((run.path / "metrics.json").read_bytes())
+    for name in ("subgroups", "ece_before"):
+        del metrics[name]
+    (tmp_path / "metrics.json").write_bytes(msgspec.json.encode(metrics))
+    assert Run.open(tmp_path).record == run.record
+    old = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
+    assert (old.subgroups, old.ece_before) == (None, None)
+    with pytest.raises(RunError, match="an older medimg-edge wrote it"):
+        read_answers(tmp_path)
 
 
 # --- other tasks ---
