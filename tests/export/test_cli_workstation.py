@@ -322,8 +322,11 @@ def test_evaluate_prints_and_writes_its_metrics(
     called: Callable, bundle: Path, phantom_data: Path, tmp_path: Path
 ):
     words = ["evaluate", bundle, phantom_data, "--out", tmp_path / "out", "--bootstrap", 50]
+    words += ["--subgroup-pattern", "(normal|opacity)/", "--looks", tmp_path / "looks.csv"]
     done = called(*words, "--artifact", "model.onnx")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^opacity \(\d+ images\): sensitivity ", done.stdout, re.M)
+    assert (tmp_path / "looks.csv").read_text().count("model.onnx,") == 1
     found = msgspec.json.decode((tmp_path / "out" / "metrics.json").read_bytes(), type=Metrics)
     auc = found.values["auc"]
     assert done.stdout.startswith("on 36 images ")
