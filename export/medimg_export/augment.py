@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from medimg_export.recipe import Augmentation
 
-GEOMETRY_AND_EXPOSURE, TEXTURE = 7, 5
+GEOMETRY_AND_EXPOSURE, TEXTURE, HIDDEN = 7, 5, 10
 
 
 def draw(count: int, *, seed: int, epoch: int) -> NDArray[np.float32]:
-    """Draw one row for each image of the data set: float32 (count, 12), even in [-1, 1)."""
+    """Draw one row for each image of the data set: float32 (count, 22), even in [-1, 1)."""
     columns = [
         np.random.default_rng([seed, epoch, purpose]).uniform(-1, 1, size=(count, width))
-        for purpose, width in ((0xA06, GEOMETRY_AND_EXPOSURE), (0xA07, TEXTURE))
+        for purpose, width in (
+            (0xA06, GEOMETRY_AND_EXPOSURE),
+            (0xA07, TEXTURE),
+            (0xA08, HIDDEN),
+        )
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
@@ -29,7 +33,7 @@ def augment(
 ) -> NDArray[np.uint8]:
     """Change one image: uint8 (H, W, C) and its row of ``draw`` -> uint8 (H, W, C)."""
     moved = _moved(pixels, drawn, spec)
-    return _textured(_exposed(moved, drawn, spec), drawn, spec)
+    return _hidden(_textured(_exposed(moved, drawn, spec), drawn, spec), drawn[12:], spec)
 
 
 def _moved(
@@ -82,3 +86,26 @@ def _textured(
         encoded = cv2.imencode(".jpg", found, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         found = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
     return found.reshape(pixels.shape).astype(np.uint8, copy=False)
+
+
+def _hidden(
+    pixels: NDArray[np.uint8], drawn: NDArray[np.float32], spec: Augmentation
+) -> NDArray[np.uint8]:
+    found = pixels.copy()
+    side = np.array(pixels.shape[:2])
+    if spec.erase and drawn[0] > 0:
+        size = np.rint(side * spec.erase * (0.5 + 0.5 * np.abs(drawn[1:3]))).astype(int)
+        top, left = np.rint((side - size) * (drawn[3:5] + 1) / 2).astype(int)
+        found[top : top + size[0], left : left + size[1]] = round(127.5 * (drawn[5] + 1))
+    if spec.border and drawn[6] > 0:
+        top, bottom, left, right = np.rint(
+            np.repeat(side, 2) * spec.border * np.abs([*drawn[6:10]])
+        ).astype(int)
+        for hidden in (
+            found[:top],
+            found[len(found) - bottom :],
+            found[:, :left],
+            found[:, found.shape[1] - right :],
+        ):
+            hidden[...] = 0
+    return found

@@ -104,6 +104,7 @@ def train(
         pretrained=training.pretrained,
     )
     loss = weighted_loss(prepared.dataset.task, class_weights(prepared), training.label_smoothing)
+    _freeze(model, training.frozen_blocks)
     _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
 
     identity = {
@@ -231,6 +232,13 @@ def _compile(model: keras.Model, loss: Callable, schedule: Schedule, steps: int)
     model.optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _freeze(model: keras.Model, blocks: int) -> None:
+    kept = ("stem_", *(f"block{number + 1}_" for number in range(blocks))) if blocks else ()
+    for layer in model.layers:
+        if kept and layer.name.startswith(kept):
+            layer.trainable = False
+
+
 def _train_head(
     prepared: Prepared,
     model: keras.Model,
@@ -309,11 +317,22 @@ def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
             ]
         )
 
-    def load(rows, y):
+    def load(rows, y, share):
         pixels = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, (None, *shape)), y
+        pixels = tf.ensure_shape(pixels, (None, *shape))
+        if not training.mixup:
+            return pixels, y
+        across = share[:, None, None, None]
+        plain = tf.cast(pixels, tf.float32)
+        mixed = across * plain + (1 - across) * tf.roll(plain, 1, 0)
+        y = tf.cast(y, tf.float32)
+        return tf.cast(tf.round(mixed), tf.uint8), share * y + (1 - share) * tf.roll(y, 1, 0)
 
-    dataset = tf.data.Dataset.from_tensor_slices((order, prepared.y[order]))
+    a = training.mixup or 1.0
+    share = _generator(prepared, epoch, "mixup").beta(a, a, len(order))
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (order, prepared.y[order], share.astype(np.float32))
+    )
     dataset = dataset.batch(training.batch).map(load, num_parallel_calls=2, deterministic=True)
     return dataset.prefetch(2)
 

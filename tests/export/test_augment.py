@@ -126,7 +126,7 @@ def test_shape_and_type_stay():
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 12)
+    assert first.shape == (100, 22)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1
