@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import engines, site_profile
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.errors import MedimgEdgeError, TooFewImages
 from medimg_edge.image import Image
 from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.operating_point import decide
@@ -21,6 +22,10 @@ from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_image
 from medimg_edge.record import Answer, Failure, Finding, Model, failure, printable
 from medimg_edge.site_profile import SiteProfile
+
+Item = TypeVar("Item")
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, how many are done, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,15 @@ class Prediction:
     def decision(self) -> str | None:
         """``positive``, ``negative`` or ``refer``; multiclass: the label."""
         return self.record.decision
+
+
+@dataclass(frozen=True, eq=False)
+class Answered(Generic[Item]):
+    """``items`` and their ``predictions``, in order; what could not be answered stands aside."""
+
+    items: list[Item]
+    predictions: list[Prediction]
+    failures: list[tuple[Item, Failure]]
 
 
 class Classifier:
@@ -142,6 +156,28 @@ class Classifier:
                 yield self.predict(source)
             except MedimgEdgeError as error:
                 yield failure(_name(source), error)
+
+    def answer(
+        self,
+        items: Sequence[Item],
+        source: Callable[[Item], Source],
+        progress: Progress | None = None,
+    ) -> Answered[Item]:
+        """Answer what ``source`` says of each item. Raises TooFewImages where none can be."""
+        found: Answered[Item] = Answered([], [], [])
+        for at, item in enumerate(items, start=1):
+            (each,) = self.predict_many([source(item)])
+            if isinstance(each, Failure):
+                found.failures.append((item, each))
+            else:
+                found.items.append(item)
+                found.predictions.append(each)
+            if progress:
+                progress("answering", at, len(items))
+        if not found.items:
+            why = f": {found.failures[0][1].message}" if found.failures else "."
+            raise TooFewImages(f"None of the {len(items)} images could be answered{why}")
+        return found
 
     def run(self, pixels: NDArray[np.uint8]) -> engines.Outputs:
         """Tensors as ``preprocess`` returns them, uint8 (N, H, W, C) -> the outputs by name.

@@ -6,7 +6,7 @@ Runs on the device: numpy, no training framework, no network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import sqrt
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge.classifier import Classifier, Prediction
+from medimg_edge.classifier import Classifier, Progress
 from medimg_edge.errors import DataInvalid, TooFewImages
 from medimg_edge.label_csv import LabelledImage, first_few, read_labels
 from medimg_edge.manifest import OperatingPoint
@@ -25,7 +25,6 @@ from medimg_edge.site_profile import Calibration, SiteData, SiteProfile, calibra
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Progress = Callable[[str, int, int], None]
 
 FOLDS = 5
 Z = 1.959964
@@ -108,13 +107,14 @@ def fit_profile(
         )
     rows = read_labels(sheet).rows
     _refuse_unknown(sheet, rows, manifest.labels, manifest.task == "binary")
-    answered, predictions, failures = _answer(classifier, rows, progress)
+    found = classifier.answer(rows, lambda row: row.path, progress)
+    answered = found.items
     labels = manifest.findings
     y = np.array([[label in row.labels for label in labels] for row in answered])
-    p = np.array([[each.probability for each in found.findings] for found in predictions])
+    p = np.array([[each.probability for each in one.findings] for one in found.predictions])
     groups = [row.group or row.name for row in answered]
     grouped = any(row.group for row in answered)
-    _refuse_one_class(sheet, y, labels, len(failures))
+    _refuse_one_class(sheet, y, labels, len(found.failures))
 
     targets = sensitivity, refer_specificity
     findings = {label: _fit(p[:, i], y[:, i], *targets) for i, label in enumerate(labels)}
@@ -138,7 +138,8 @@ def fit_profile(
         ),
         created=datetime.now(UTC).date().isoformat(),
     )
-    return Fitted(profile, measured, tuple(failures), tuple(_warnings(measured, grouped)))
+    failures = tuple(failure for _, failure in found.failures)
+    return Fitted(profile, measured, failures, tuple(_warnings(measured, grouped)))
 
 
 def fit_sigmoid(z: Floats, y: Flags) -> tuple[float, float]:
@@ -210,26 +211,6 @@ def _refuse_one_class(sheet: Path, y: Flags, labels: Sequence[str], failures: in
                 f"Of the {len(column)} images of {sheet}{lost} {int(column.sum())} have "
                 f"{label!r}: images with and without it are needed, better 50 of each."
             )
-
-
-def _answer(
-    classifier: Classifier, rows: list[LabelledImage], progress: Progress | None
-) -> tuple[list[LabelledImage], list[Prediction], list[Failure]]:
-    answered, predictions, failures = [], [], []
-    found = classifier.predict_many(row.path for row in rows)
-    for at, (row, each) in enumerate(zip(rows, found, strict=True), start=1):
-        if isinstance(each, Failure):
-            failures.append(each)
-        else:
-            answered.append(row)
-            predictions.append(each)
-        if progress:
-            progress("answering", at, len(rows))
-    if not answered:
-        raise TooFewImages(
-            f"None of the {len(rows)} images could be answered: {failures[0].message}"
-        )
-    return answered, predictions, failures
 
 
 def _fit(

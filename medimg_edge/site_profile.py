@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import ProfileInvalid, WriteError
+from medimg_edge.errors import ProfileInvalid
 from medimg_edge.manifest import Count, OperatingPoint, Sha256
 
 SCHEMA = 1
@@ -139,29 +138,6 @@ def load(path: str | os.PathLike[str]) -> SiteProfile:
         raise ProfileInvalid(
             f"{os.fspath(path)} is no site profile of this release: {error}. "
             "`medimg-edge calibrate` writes one."
-        ) from error
-
-
-def write(profile: SiteProfile, path: Path) -> None:
-    """Write it in one step: the old one is there, or the new one. Raises WriteError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(encode(profile))
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise WriteError(
-            f"The site profile {path} cannot be written: {error.strerror}. "
-            "Name another file: --out."
         ) from error
 
 

@@ -26,9 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 from medimg_edge.errors import RunError
 from medimg_edge.manifest import Task
 from medimg_edge.record import printable
+from medimg_edge.whole_file import write_whole
 from medimg_export.metrics import Metrics
 from medimg_export.scores import Flags, Floats, LabelScores, checked, label_scores
-from medimg_export.whole_file import write_whole
 
 FILE = "answers.csv"
 BETWEEN = ";"  # as in the label column of a data set's CSV

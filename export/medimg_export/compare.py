@@ -8,11 +8,11 @@ import msgspec
 
 from medimg_edge.errors import WriteError
 from medimg_edge.record import printable
+from medimg_edge.whole_file import write_whole
 from medimg_export.answers import FILE, Answers, read_answers
 from medimg_export.comparison import Comparison, Side, common
 from medimg_export.comparison import compare as compared
 from medimg_export.comparison_report import write_comparison_report
-from medimg_export.whole_file import write_whole
 
 
 def compare(a: Path, b: Path, out: Path, *, bootstrap: int = 1000) -> Comparison:

@@ -6,6 +6,7 @@ import math
 from html import escape
 from pathlib import Path
 
+from medimg_edge.whole_file import write_whole
 from medimg_export import report_plots
 from medimg_export.answers import Answers
 from medimg_export.comparison import (
@@ -21,7 +22,6 @@ from medimg_export.comparison import (
 from medimg_export.metrics import NAMES
 from medimg_export.paired import McNemar
 from medimg_export.report_page import figure, page, pair, section
-from medimg_export.whole_file import write_whole
 
 LISTED = 500
 """So many images are in the page; comparison.json names all of them."""

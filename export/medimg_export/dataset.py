@@ -20,7 +20,7 @@ from medimg_edge.record import printable
 from medimg_export.class_folders import list_class_folders
 from medimg_export.label_csv import has_columns, list_csv
 from medimg_export.labelling import in_task_order, names_of, plain_negatives, refuse_outside
-from medimg_export.listing import Listing, Problem, Row, Split, first_few
+from medimg_export.listing import Listing, Problem, Row, Split, compiled, first_few
 from medimg_export.npz import ArrayRow
 from medimg_export.npz_listing import list_npz
 
@@ -187,13 +187,8 @@ def _grouped(path: Path, rows: list[Row], pattern: str | None) -> tuple[list[Row
             ]
         note = f"{alone} of {len(rows)} images have no group and stand alone."
         return [replace(row, group=row.group or row.name) for row in rows], [note] if alone else []
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DataInvalid(
-            f"The group pattern {pattern!r} is not a regular expression: {error}."
-        ) from error
-    groups = [_group(row, compiled, "/" in pattern) for row in rows]
+    expression = compiled(pattern, "group")
+    groups = [_group(row, expression, "/" in pattern) for row in rows]
     unmatched = [row.name for row, group in zip(rows, groups, strict=True) if group is None]
     if len(unmatched) == len(rows):
         raise DataInvalid(

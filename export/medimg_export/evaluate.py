@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.classifier import Classifier, Prediction
+from medimg_edge.classifier import Answered, Classifier
 from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewImages, WriteError
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
+from medimg_edge.whole_file import write_whole
 from medimg_export import metrics, subgroups
 from medimg_export import recipe as recipes
 from medimg_export.answers import Answers, answers_of
@@ -22,7 +23,6 @@ from medimg_export.looks import Look, append, require_list
 from medimg_export.prepared import Progress, encoded, prepare
 from medimg_export.report import Example, pick_examples, write_report
 from medimg_export.subgroups import subgroups_of
-from medimg_export.whole_file import write_whole
 
 SPLITS = ("auto", "train", "val", "test", "all")
 SEEN = "These are images that chose or trained this model: the figures flatter it."
@@ -66,6 +66,8 @@ def evaluate(
     """
     if looks is not None:
         require_list(looks)
+    if (out / recipes.RECORD).exists():
+        raise WriteError(f"{out} is a run, whose own metrics would be lost; name another folder.")
     classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
@@ -73,16 +75,16 @@ def evaluate(
     chosen = _chosen(dataset, split, own)
     if subgroup_pattern is not None:  # before the images are answered, which takes long
         subgroups_of([sample.name for sample in chosen.samples], subgroup_pattern)
-    answered, predictions, failures = _answer(classifier, chosen.samples, progress)
+    answered = classifier.answer(chosen.samples, encoded, progress)
 
     points = manifest.decision[classifier.artifact]
     thresholds = {label: point.threshold for label, point in points.items()} or None
-    answers = _table(manifest, thresholds, answered, predictions)
+    answers = _table(manifest, thresholds, answered)
     found = _measured(answers, thresholds, subgroup_pattern, bootstrap)
     if looks is not None and chosen.split in ("test", "all"):
         append(looks, _look(classifier, data, own is not None, chosen.split, found))
     seen = [f"{SEEN} Add --split test."] if own and split in ("all", "train", "val") else []
-    notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(failures)]
+    notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(answered.failures)]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,7 +107,7 @@ def evaluate(
         p=answers.p,
         thresholds=thresholds,
         history=None,
-        examples=_examples(classifier, answered, predictions, answers, thresholds),
+        examples=_examples(manifest, answered, answers, thresholds),
         notes=notes,
         groups=answers.groups,
     )
@@ -115,9 +117,9 @@ def evaluate(
 def _table(
     manifest: Manifest,
     thresholds: dict[str, float] | None,
-    samples: list[Sample],
-    predictions: list[Prediction],
+    answered: Answered[Sample],
 ) -> Answers:
+    samples = answered.items
     groups = [sample.group for sample in samples]
     return answers_of(
         manifest.task,
@@ -125,7 +127,7 @@ def _table(
         [sample.name for sample in samples],
         None if None in groups else [str(group) for group in groups],
         [sample.label for sample in samples],
-        [[each.probability for each in found.findings] for found in predictions],
+        [[each.probability for each in found.findings] for found in answered.predictions],
         thresholds,
     )
 
@@ -236,24 +238,6 @@ def _chosen(dataset: Dataset, split: str, own: dict[str, set[str]] | None) -> _C
     return _Chosen(samples, split, f"split {split}")
 
 
-def _answer(
-    classifier: Classifier, samples: list[Sample], progress: Progress | None
-) -> tuple[list[Sample], list[Prediction], list[tuple[Sample, Failure]]]:
-    answered, predictions, failures = [], [], []
-    found = classifier.predict_many(encoded(sample) for sample in samples)
-    for at, (sample, each) in enumerate(zip(samples, found, strict=True), start=1):
-        if isinstance(each, Failure):
-            failures.append((sample, each))
-        else:
-            answered.append(sample)
-            predictions.append(each)
-        if progress:
-            progress("evaluating", at, len(samples))
-    if not answered:
-        raise TooFewImages(f"None of {len(samples)} images could be answered: {failures[0][1]}")
-    return answered, predictions, failures
-
-
 def _listed(problems: Sequence[Problem]) -> list[str]:
     """What the data set left out, in its own words."""
     more = [f"{len(problems) - NAMED} more problems of this kind."] if len(problems) > NAMED else []
@@ -269,13 +253,12 @@ def _notes(failures: list[tuple[Sample, Failure]]) -> list[str]:
 
 
 def _examples(
-    classifier: Classifier,
-    samples: list[Sample],
-    predictions: list[Prediction],
+    manifest: Manifest,
+    answered: Answered[Sample],
     answers: Answers,
     thresholds: dict[str, float] | None,
 ) -> list[Example]:
-    manifest, y, p = classifier.manifest, answers.y, answers.p
+    y, p = answers.y, answers.p
     if manifest.task == "multilabel":
         return []
     binary = manifest.task == "binary"
@@ -284,11 +267,11 @@ def _examples(
     for kind, indices in pick_examples(y, p[:, 0] if binary else p, threshold).items():
         for i in indices:
             column = int(p[i].argmax())
-            heatmap = predictions[i].heatmap
-            pixels = predictions[i].pixels
+            heatmap = answered.predictions[i].heatmap
+            pixels = answered.predictions[i].pixels
             examples.append(
                 Example(
-                    name=samples[i].name,
+                    name=answered.items[i].name,
                     pixels=pixels,
                     overlay=None if heatmap is None else overlay(pixels, heatmap[..., column]),
                     truth=manifest.labels[int(y[i])],

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from medimg_edge.errors import DataInvalid
 from medimg_edge.label_csv import first_few
 from medimg_export.npz import ArrayRow, Split
 
-__all__ = ["SPLIT_NAMES", "Listing", "Problem", "Row", "Split", "first_few"]
+__all__ = ["SPLIT_NAMES", "Listing", "Problem", "Row", "Split", "compiled", "first_few"]
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -69,3 +71,13 @@ class Listing:
     several: bool = False
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+
+
+def compiled(pattern: str, what: str) -> re.Pattern[str]:
+    """A person's regular expression for ``what``. Raises DataInvalid."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise DataInvalid(
+            f"The {what} pattern {pattern!r} is not a regular expression: {error}."
+        ) from error

@@ -19,6 +19,9 @@ from medimg_edge.manifest import Display, Name, Percentile, Task, Windows
 RECIPES = (Path(__file__).parents[1] / "recipes", Path(__file__).parent / "recipes")
 """Where named recipes lie: in the source tree, and in an installed package."""
 
+RECORD = "run.json"
+"""Where a run keeps the recipe that made it."""
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Epochs = Annotated[int, msgspec.Meta(ge=0, le=10_000)]

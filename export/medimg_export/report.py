@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medimg_edge.manifest import Task
+from medimg_edge.whole_file import write_whole
 from medimg_export import report_plots
 from medimg_export.metrics import Metrics
 from medimg_export.report_page import bullets, figure, page, pair, section
@@ -33,7 +34,6 @@ from medimg_export.report_tables import (
 )
 from medimg_export.scores import answer_scores, checked, label_scores
 from medimg_export.selective import Selective, coverage_curve, selective_of
-from medimg_export.whole_file import write_whole
 
 Kind = Literal["right", "wrong", "least sure"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -27,17 +27,17 @@ from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import OperatingPoint, Task
 from medimg_edge.operating_point import operating_point
 from medimg_edge.record import printable
+from medimg_edge.whole_file import write_whole
 from medimg_export import checkpoint, metrics
 from medimg_export.answers import answers_of
 from medimg_export.calibration import fit_temperature
 from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
-from medimg_export.recipe import Recipe
+from medimg_export.recipe import RECORD, Recipe
 from medimg_export.report import Example, pick_examples, write_report
 from medimg_export.train import logits_of, probabilities, train
-from medimg_export.whole_file import write_whole
 
-MODEL, RECORD = "model.keras", "run.json"
+MODEL = "model.keras"
 PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headless")
 
 

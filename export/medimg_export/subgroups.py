@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from medimg_edge.errors import DataInvalid
 from medimg_edge.manifest import Task
 from medimg_export import metrics
-from medimg_export.listing import first_few
+from medimg_export.listing import compiled, first_few
 from medimg_export.metrics import Subgroup
 from medimg_export.scores import checked, label_scores
 
@@ -23,18 +22,13 @@ def subgroups_of(names: Sequence[str], pattern: str) -> list[str | None]:
     match. Raises DataInvalid where it is no regular expression, has no parenthesis, or matches no
     name.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise DataInvalid(
-            f"The subgroup pattern {pattern!r} is not a regular expression: {error}."
-        ) from error
-    if not compiled.groups:
+    expression = compiled(pattern, "subgroup")
+    if not expression.groups:
         raise DataInvalid(
             f"The subgroup pattern {pattern!r} has no parenthesis to tell the subgroup, such as "
             r"'person\d+_(bacteria|virus)'."
         )
-    matches = [compiled.search(name) for name in names]
+    matches = [expression.search(name) for name in names]
     found = [match[1] if match else None for match in matches]
     if not any(found):
         raise DataInvalid(

@@ -16,8 +16,8 @@ from medimg_export import recipe as recipes
 from medimg_export.gates import Answers
 from medimg_export.graph import Deployable, deployable
 from medimg_export.prepared import Prepared, Progress, prepare
-from medimg_export.recipe import Recipe
-from medimg_export.run import RECORD, Run, load_model, operating_points, versions
+from medimg_export.recipe import RECORD, Recipe
+from medimg_export.run import Run, load_model, operating_points, versions
 from medimg_export.train import predict
 
 

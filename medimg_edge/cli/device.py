@@ -183,15 +183,19 @@ def calibrate(
     from medimg_edge import site_profile
     from medimg_edge.classifier import Classifier
     from medimg_edge.site_fit import fit_profile
+    from medimg_edge.whole_file import whole_file
 
     classifier = Classifier(bundle, artifact=artifact, profile=None)
-    fitted = fit_profile(
-        classifier,
-        labelled,
-        sensitivity=target_sensitivity,
-        refer_specificity=refer_band,
-        progress=output.progress,
-    )
+    path = out or site_profile.beside(classifier.bundle)
+    with whole_file(path) as file:
+        fitted = fit_profile(
+            classifier,
+            labelled,
+            sensitivity=target_sensitivity,
+            refer_specificity=refer_band,
+            progress=output.progress,
+        )
+        file.write(site_profile.encode(fitted.profile))
     for failure in fitted.failures:
         output.note(f"left out: {failure.input}: {failure.message} [{failure.code}]")
     rows = [
@@ -207,8 +211,6 @@ def calibrate(
         typer.echo(f"{label} from p = {fit.point.threshold:.4f} ({fit.point.rule}){band}")
     for warning in fitted.warnings:
         output.note(f"warning: {warning}")
-    path = out or site_profile.beside(classifier.bundle)
-    site_profile.write(fitted.profile, path)
     typer.echo(f"{path} holds the profile {fitted.profile.hash[:16]}.")
 
 

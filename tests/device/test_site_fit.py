@@ -271,3 +271,14 @@ def test_a_bad_sheet_is_one_line(answering, tmp_path, called):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error [data-too-few]: ")
     assert not beside(Bundle.open(answering)).exists()
+
+
+def test_a_profile_that_could_not_be_written_is_said_before_the_images_are_read(
+    answering, tmp_path, called
+):
+    sheet = write_site(tmp_path / "site", 40)
+    for image in (tmp_path / "site").glob("*.png"):
+        image.write_bytes(b"")
+    done = called("calibrate", answering, sheet, "--out", tmp_path / "missing" / "p.json")
+    assert done.returncode == 1
+    assert "error [write]" in done.stderr

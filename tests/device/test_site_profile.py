@@ -10,7 +10,7 @@ import pytest
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import ProfileInvalid, WriteError
+from medimg_edge.errors import ProfileInvalid
 from medimg_edge.golden import verify
 from medimg_edge.manifest import OperatingPoint
 from medimg_edge.site_profile import (
@@ -22,7 +22,6 @@ from medimg_edge.site_profile import (
     encode,
     load,
     logit,
-    write,
 )
 
 DATA = SiteData(images=200, patients=150, positives={"opacity": 80}, sha256="0" * 64)
@@ -51,7 +50,7 @@ def image(frozen) -> Path:
 def test_the_profile_beside_the_bundle_answers(bundle, image):
     plain = Classifier(bundle).predict(image)
     profile = profile_for(bundle)
-    write(profile, beside(Bundle.open(bundle)))
+    beside(Bundle.open(bundle)).write_bytes(encode(profile))
     found = Classifier(bundle).predict(image)
     assert plain.probability is not None
     z = 0.5 * np.log(plain.probability / (1 - plain.probability)) + 1
@@ -75,7 +74,7 @@ def test_decisions_are_the_sites(bundle, image, intercept, decision):
 def test_infer_names_the_profile_that_was_used(bundle, image, called, tmp_path, monkeypatch):
     profile = profile_for(bundle)
     other = tmp_path / "elsewhere.json"
-    write(profile, other)
+    other.write_bytes(encode(profile))
 
     def answered(*options: object) -> dict:
         done = called("infer", image, "-b", bundle, *options)
@@ -84,7 +83,7 @@ def test_infer_names_the_profile_that_was_used(bundle, image, called, tmp_path, 
 
     assert answered()["profile"] is None
     assert answered("--profile", other)["profile"] == profile.hash
-    write(profile, beside(Bundle.open(bundle)))
+    beside(Bundle.open(bundle)).write_bytes(encode(profile))
     assert answered()["profile"] == profile.hash
     assert answered("--profile", "none")["profile"] is None
     monkeypatch.setenv("MEDIMG_EDGE_PROFILE", "none")
@@ -92,7 +91,7 @@ def test_infer_names_the_profile_that_was_used(bundle, image, called, tmp_path, 
 
 
 def test_another_bundle_or_artifact_is_refused(bundle, image, called, rewrite):
-    write(profile_for(bundle), beside(Bundle.open(bundle)))
+    beside(Bundle.open(bundle)).write_bytes(encode(profile_for(bundle)))
     with pytest.raises(ProfileInvalid, match=r"fitted on model\.int8\.onnx"):
         Classifier(bundle, artifact="model.onnx")
     rewrite(bundle, lambda raw: raw.update(version="9"))
@@ -154,19 +153,13 @@ def test_a_profile_is_strict(bundle, tmp_path, change, says):
 
 def test_written_and_read_back(bundle, tmp_path):
     profile = profile_for(bundle)
-    write(profile, tmp_path / "deep" / "p.json")
-    assert [each.name for each in (tmp_path / "deep").iterdir()] == ["p.json"]
-    again = load(tmp_path / "deep" / "p.json")
+    path = tmp_path / "p.json"
+    path.write_bytes(encode(profile))
+    again = load(path)
     assert again == profile
     assert again.hash == profile.hash
-    assert encode(again) == (tmp_path / "deep" / "p.json").read_bytes()
+    assert encode(again) == path.read_bytes()
     assert profile_for(bundle, created="2026-02-01").hash != profile.hash
-
-
-def test_what_cannot_be_written(bundle, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="--out"):
-        write(profile_for(bundle), tmp_path / "file" / "p.json")
 
 
 def test_certain_probabilities_stay_finite():

@@ -220,7 +220,7 @@ def test_no_answer_at_all_is_an_error(bundle: Path, tmp_path: Path):
     for label in ("normal", "opacity"):
         (tmp_path / "data" / label).mkdir(parents=True)
         (tmp_path / "data" / label / "1.png").write_text("not an image")
-    with pytest.raises(TooFewImages, match="None of 2 images could be answered"):
+    with pytest.raises(TooFewImages, match="None of the 2 images could be answered"):
         evaluate(bundle, tmp_path / "data", tmp_path / "out")
 
 
@@ -230,6 +230,13 @@ def test_an_output_that_cannot_be_written_is_a_write_error(
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot be written"):
         evaluate(bundle, held_out, tmp_path / "file", bootstrap=10)
+
+
+def test_a_run_keeps_its_own_metrics(bundle: Path, held_out: Path, tmp_path: Path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(WriteError, match="another folder"):
+        evaluate(bundle, held_out, tmp_path, bootstrap=10)
+    assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_an_unknown_artifact_is_refused(bundle: Path, held_out: Path, tmp_path: Path):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from medimg_edge.errors import WriteError
-from medimg_export.whole_file import write_whole
+from medimg_edge.whole_file import write_whole
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path):
