@@ -38,20 +38,9 @@ from medimg_export.prepared import Prepared, prepare
 from medimg_export.train import logits_of, predict, probabilities, train
 
 RECIPE = "pneumonia-cxr"
-TEXTURE = {"blur": 1.0, "noise": 0.04, "jpeg": 60}
-SHAPE = {"aspect": 0.2, "gamma": 0.4}
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "texture": {"training": {"augmentation": TEXTURE}},
-    "shape": {"training": {"augmentation": SHAPE}},
-    "texture+shape": {"training": {"augmentation": TEXTURE | SHAPE}},
-    "smoothing": {"training": {"label_smoothing": 0.1}},
     "percentile": {"pixels": {"intensity": {"kind": "percentile", "low": 1.0, "high": 99.0}}},
-    "mixup": {"training": {"mixup": 0.2}},
-    "erase": {"training": {"augmentation": {"erase": 0.4}}},
-    "border": {"training": {"augmentation": {"border": 0.15}}},
-    "hide": {"training": {"augmentation": {"border": 0.15, "erase": 0.4}}},
-    "frozen": {"training": {"frozen_blocks": 5}},
     "strong": {
         "training": {"augmentation": {"contrast": 0.4, "brightness": 0.2, "zoom": 0.25}},
     },

@@ -65,22 +65,6 @@ class Augmentation(Struct, frozen=True):
     """Share of the full scale: exposure."""
     flip: bool = True
     """Mirror half of the images. Off where the side matters to the finding."""
-    aspect: Share = 0.0
-    """Share: width against height, which a copy stretched to a square has lost."""
-    gamma: Share = 0.0
-    """Exponents from 1 - gamma to 1 / (1 - gamma): the display curve of another maker."""
-    blur: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
-    """Standard deviation in pixels; half of the images: another detector, another resizing."""
-    noise: Share = 0.0
-    """Standard deviation as a share of the full scale; half of the images: a lower dose."""
-    jpeg: Annotated[int, msgspec.Meta(ge=0, le=99)] = 0
-    """By how much of 100 the quality falls; half of the images: another archive."""
-    erase: Share = 0.0
-    """Share of the side: the longest side of a grey patch; half of the images (Zhong et al. 2020).
-    No single sign may carry the answer."""
-    border: Share = 0.0
-    """Share of the side: the widest black border, at each side; half of the images. Letters and
-    collimation lie there, and they tell of the hospital rather than of the lungs."""
 
 
 class Training(Struct, frozen=True):
@@ -97,13 +81,6 @@ class Training(Struct, frozen=True):
     """Epochs without a better validation AUC until training stops."""
     balance: Literal["weights", "sampling", "none"] = "weights"
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
-    label_smoothing: Share = 0.0
-    """Share of each label that is spread over the classes: no image is beyond all doubt."""
-    mixup: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
-    """a of Beta(a, a), from which the share of a second image of the batch is drawn, of pixels and
-    of label (Zhang et al. 2018). Not for multiclass."""
-    frozen_blocks: Annotated[int, msgspec.Meta(ge=0, le=32)] = 0
-    """The stem and so many blocks keep their pretrained weights."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     augmentation: Augmentation = Augmentation()
 

@@ -103,12 +103,12 @@ def train(
         seed=training.seed,
         pretrained=training.pretrained,
     )
-    loss = weighted_loss(prepared.dataset.task, class_weights(prepared), training.label_smoothing)
-    _freeze(model, training.frozen_blocks)
+    loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
     _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
 
+    recipe = msgspec.to_builtins(prepared.recipe)
     identity = {
-        "recipe": msgspec.to_builtins(prepared.recipe),
+        "recipe": {part: recipe[part] for part in ("data", "pixels", "training")},
         "data": prepared.describe()["fingerprint"],
     }
     path = folder / checkpoint.NAME
@@ -194,24 +194,18 @@ def class_weights(prepared: Prepared) -> NDArray[np.float32]:
     return (len(y) / (counts.shape[-1] * np.maximum(counts, 1))).astype(np.float32)
 
 
-def weighted_loss(task: Task, weights: NDArray[np.float32], smoothing: float = 0.0) -> Callable:
-    """Cross-entropy of logits with a weight for each class; see ``class_weights``.
-
-    smoothing: the share of each label that is spread evenly over the classes (Szegedy et al. 2016).
-    """
+def weighted_loss(task: Task, weights: NDArray[np.float32]) -> Callable:
+    """Cross-entropy of logits with a weight for each class; see ``class_weights``."""
 
     def multiclass(y, logits):
         y = tf.cast(tf.reshape(y, [-1]), tf.int32)
-        classes = len(weights)
-        certain = tf.one_hot(y, classes, 1 - smoothing + smoothing / classes, smoothing / classes)
-        losses = tf.nn.softmax_cross_entropy_with_logits(certain, logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
         return tf.reduce_mean(losses * tf.gather(weights, y))
 
     def sigmoids(y, logits):
         y = tf.reshape(tf.cast(y, tf.float32), tf.shape(logits))
         weight = weights[..., 1] * y + weights[..., 0] * (1 - y)
-        certain = y * (1 - smoothing) + smoothing / 2
-        return tf.reduce_mean(weight * tf.nn.sigmoid_cross_entropy_with_logits(certain, logits))
+        return tf.reduce_mean(weight * tf.nn.sigmoid_cross_entropy_with_logits(y, logits))
 
     return multiclass if task == "multiclass" else sigmoids
 
@@ -230,13 +224,6 @@ def _compile(model: keras.Model, loss: Callable, schedule: Schedule, steps: int)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4)  # pyright: ignore[reportArgumentType]
     model.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
     model.optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _freeze(model: keras.Model, blocks: int) -> None:
-    kept = ("stem_", *(f"block{number + 1}_" for number in range(blocks))) if blocks else ()
-    for layer in model.layers:
-        if kept and layer.name.startswith(kept):
-            layer.trainable = False
 
 
 def _train_head(
@@ -317,22 +304,11 @@ def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
             ]
         )
 
-    def load(rows, y, share):
+    def load(rows, y):
         pixels = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
-        pixels = tf.ensure_shape(pixels, (None, *shape))
-        if not training.mixup:
-            return pixels, y
-        across = share[:, None, None, None]
-        plain = tf.cast(pixels, tf.float32)
-        mixed = across * plain + (1 - across) * tf.roll(plain, 1, 0)
-        y = tf.cast(y, tf.float32)
-        return tf.cast(tf.round(mixed), tf.uint8), share * y + (1 - share) * tf.roll(y, 1, 0)
+        return tf.ensure_shape(pixels, (None, *shape)), y
 
-    a = training.mixup or 1.0
-    share = _generator(prepared, epoch, "mixup").beta(a, a, len(order))
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (order, prepared.y[order], share.astype(np.float32))
-    )
+    dataset = tf.data.Dataset.from_tensor_slices((order, prepared.y[order]))
     dataset = dataset.batch(training.batch).map(load, num_parallel_calls=2, deterministic=True)
     return dataset.prefetch(2)
 

@@ -13,10 +13,7 @@ RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
 
 
 def row(**drawn: float) -> np.ndarray:
-    names = (
-        *("angle", "across", "down", "zoom", "contrast", "brightness", "mirror"),
-        *("aspect", "gamma", "blur", "noise", "jpeg"),
-    )
+    names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror")
     return np.array([drawn.get(name, 0.0) for name in names], np.float32)
 
 
@@ -82,51 +79,16 @@ def test_contrast_and_brightness_are_lines_about_the_mean():
     assert clipped[..., 0].tolist() == [[228, 248], [255, 255]]
 
 
-def test_an_aspect_changes_the_width_alone():
-    disc = np.zeros((41, 41, 1), np.uint8)
-    disc[16:25, 16:25] = 255
-    for drawn, columns in ((1.0, 13.5), (-1.0, 6.0)):
-        found = augment(disc, row(aspect=drawn), only(aspect=0.5))[..., 0] / 255
-        assert found[20].sum() == pytest.approx(columns, abs=0.6)
-        assert found[:, 20].sum() == pytest.approx(9)
-
-
-def test_a_gamma_keeps_black_and_white():
-    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    brighter, darker = (augment(ramp, row(gamma=g), only(gamma=0.5)).ravel() for g in (1.0, -1.0))
-    assert (brighter[0], brighter[64], brighter[255]) == (0, 128, 255)
-    assert (darker[0], darker[128], darker[255]) == (0, 64, 255)
-
-
-def test_textures_touch_half_of_the_images():
-    for kind, most in (("blur", 2.0), ("noise", 0.1), ("jpeg", 80)):
-        spec = only(**{kind: most})
-        assert np.array_equal(augment(GRAY, row(**{kind: -0.5}), spec), GRAY)
-        assert not np.array_equal(augment(GRAY, row(**{kind: 0.5}), spec), GRAY)
-
-
-def test_a_blur_smooths_and_noise_has_its_strength():
-    blurred = augment(GRAY, row(blur=1.0), only(blur=2.0))
-    assert blurred.mean() == pytest.approx(GRAY.mean(), abs=3)
-    assert blurred.std() < GRAY.std() / 3
-    flat = np.full((64, 64, 3), 128, np.uint8)
-    noisy = augment(flat, row(noise=0.5), only(noise=0.1))
-    assert (noisy - 128.0).std() == pytest.approx(0.05 * 255, rel=0.1)
-    assert np.array_equal(noisy, augment(flat, row(noise=0.5), only(noise=0.1)))
-
-
 def test_shape_and_type_stay():
-    every = Augmentation(aspect=0.3, gamma=0.4, blur=2.0, noise=0.1, jpeg=80)
     for pixels in (GRAY, RGB):
         for drawn in draw(50, seed=5, epoch=1):
-            for spec in (Augmentation(), every):
-                found = augment(pixels, drawn, spec)
-                assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
+            found = augment(pixels, drawn, Augmentation())
+            assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
 
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 22)
+    assert first.shape == (100, 7)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1

@@ -1,0 +1,195 @@
+"""The figures of docs/results.md: every public set, three seeds, through the device's Classifier.
+
+Run: python benchmarks/results.py DATA --out RUNS [--only RECIPE] [--seeds 0 1 2]
+
+DATA is the folder of the public sets. For each recipe and seed it trains, exports, verifies and
+evaluates float32 and int8 ONNX on the official test split, with the commands that a user types.
+What is finished is not done again, and a training that was interrupted goes on: each test split is
+looked at once for each bundle and artifact, and every look is in docs/test-looks.csv. Each finished
+seed's rows are added to docs/results.csv; the tables are printed from there.
+
+For each seed on two quiet cores: 25 minutes for pneumonia-cxr, 7 for pneumoniamnist, 2 for
+breastmnist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.site_profile import logit
+from medimg_export.answers import Answers, read_answers
+from medimg_export.calibration import ece
+
+DOCS = Path(__file__).parents[1] / "docs"
+TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
+ARTIFACTS = ("model.onnx", "model.int8.onnx")
+VALUES = ("auc", "accuracy", "sensitivity", "specificity", "ece")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe and the data that its figures are of. options: what ``evaluate`` needs to know."""
+
+    recipe: str
+    data: str
+    options: tuple[str, ...] = ()
+
+
+ROWS = (
+    Row(
+        "pneumonia-cxr",
+        "kermany-cxr-224",
+        (
+            r"--group-pattern=person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+",
+            r"--subgroup-pattern=person\d+_(bacteria|virus)",
+        ),
+    ),
+    Row("pneumoniamnist", "pneumoniamnist-28/pneumoniamnist.npz"),
+    Row("breastmnist", "breastmnist-28/breastmnist.npz"),
+)
+
+
+def main() -> None:
+    """Measure what is not measured yet, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=[row.recipe for row in ROWS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    chosen = [row for row in ROWS if arguments.only in (None, row.recipe)]
+    for row in chosen:
+        for seed in arguments.seeds:
+            _measure(row, arguments.data / row.data, arguments.out, seed)
+    print("\n".join(tables(_stored())))
+
+
+def tables(stored: list[dict[str, str]]) -> Iterable[str]:
+    """Markdown: each recipe's mean, spread and range over seeds; then every seed."""
+    yield "| recipe | artifact | seeds | AUC | accuracy | sensitivity | specificity | ECE |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for row in ROWS:
+        for artifact in ARTIFACTS:
+            of = [
+                each
+                for each in stored
+                if (each["recipe"], each["artifact"]) == (row.recipe, artifact)
+            ]
+            if of:
+                cells = [_spread([float(each[value]) for each in of]) for value in VALUES]
+                yield f"| {row.recipe} | {artifact} | {len(of)} | {' | '.join(cells)} |"
+    yield ""
+    yield "| recipe | seed | artifact | AUC | accuracy | sensitivity | specificity | other |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for each in stored:
+        cells = [
+            f"{float(each[value]):.3f} ({float(each[f'{value}_low']):.3f} to "
+            f"{float(each[f'{value}_high']):.3f})"
+            for value in ("auc", "accuracy")
+        ]
+        rates = [f"{float(each[value]):.3f}" for value in ("sensitivity", "specificity")]
+        words = [each["recipe"], each["seed"], each["artifact"], *cells, *rates, each["other"]]
+        yield f"| {' | '.join(words)} |"
+
+
+def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
+    run, bundle = out / f"{row.recipe}-{seed}", out / f"{row.recipe}-{seed}-bundle"
+    done = {(each["recipe"], each["seed"]) for each in _stored()}
+    if (row.recipe, str(seed)) in done:
+        return
+    commit, began = _commit(), time.perf_counter()
+    if not (run / "run.json").exists():
+        recipe = ("--recipe", row.recipe, "--seed", str(seed))
+        _call("train", data, "--out", run, "--resume", *recipe)
+    if not bundle.exists():
+        _call("export", run, "--out", bundle)
+    _call("verify", bundle)
+    for artifact in ARTIFACTS:
+        seen = _evaluation(out, row, seed, artifact)
+        if not (seen / "metrics.json").exists():
+            options = ("--artifact", artifact, "--looks", LOOKS, *row.options)
+            _call("evaluate", bundle, data, "--out", seen, *options)
+    minutes = (time.perf_counter() - began) / 60
+    float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
+    for artifact in ARTIFACTS:
+        known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}
+        _append(known | _figures(_evaluation(out, row, seed, artifact), bundle, artifact, float32))
+
+
+def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[str, Any]:
+    metrics = json.loads((seen / "metrics.json").read_bytes())
+    answers = read_answers(seen)
+    manifest = Bundle.open(bundle).manifest
+    row: dict[str, Any] = {
+        "artifact": artifact,
+        "bytes": manifest.artifacts[artifact].bytes,
+        "n": metrics["n"],
+        "positives": int(answers.y.sum()),
+    }
+    for value in VALUES:
+        found = metrics["values"][value]
+        row |= {value: f"{found['value']:.4f}"}
+        row |= {f"{value}_{end}": f"{found[end]:.4f}" for end in ("low", "high")}
+    run = json.loads(
+        (bundle.with_name(bundle.name.removesuffix("-bundle")) / "run.json").read_bytes()
+    )
+    before = 0.5 * (1 + np.tanh(logit(answers.p[:, 0]) * run["temperature"] / 2))
+    row["ece_before"] = f"{ece(before, answers.y):.4f}"
+    row["other"] = int((answers.called != float32.called).sum())
+    for name in ("bacteria", "virus"):
+        group = (metrics.get("subgroups") or {}).get(name)
+        for value in ("auc", "sensitivity"):
+            row[f"{name}_{value}"] = f"{group['values'][value]['value']:.4f}" if group else ""
+    return row
+
+
+def _spread(values: list[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{deviation}"
+
+
+def _evaluation(out: Path, row: Row, seed: int, artifact: str) -> Path:
+    return out / f"{row.recipe}-{seed}-{artifact}"
+
+
+def _call(*words: object) -> None:
+    print("medimg-edge", *words, flush=True)
+    subprocess.run(["medimg-edge", *map(str, words)], check=True)
+
+
+def _commit() -> str:
+    known = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, check=True)
+    code = ["git", "diff", "--quiet", "HEAD", "--", "medimg_edge", "export"]
+    dirty = subprocess.run(code, check=False).returncode != 0
+    return known.stdout.decode().strip() + ("-dirty" if dirty else "")
+
+
+def _stored() -> list[dict[str, str]]:
+    if not TABLE.exists():
+        return []
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _append(row: dict[str, Any]) -> None:
+    new = not TABLE.exists()
+    with TABLE.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    main()
