@@ -19,7 +19,7 @@ import csv
 import json
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from medimg_export.calibration import ece
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
 ARTIFACTS = ("model.onnx", "model.int8.onnx")
+SUBGROUPS, SUBGROUP_VALUES = ("bacteria", "virus"), ("auc", "sensitivity")
 VALUES = ("auc", "accuracy", "sensitivity", "specificity", "ece")
 
 
@@ -75,32 +76,65 @@ def main() -> None:
     print("\n".join(tables(_stored())))
 
 
-def tables(stored: list[dict[str, str]]) -> Iterable[str]:
-    """Markdown: each recipe's mean, spread and range over seeds; then every seed."""
-    yield "| recipe | artifact | seeds | AUC | accuracy | sensitivity | specificity | ECE |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for row in ROWS:
-        for artifact in ARTIFACTS:
-            of = [
-                each
-                for each in stored
-                if (each["recipe"], each["artifact"]) == (row.recipe, artifact)
-            ]
-            if of:
-                cells = [_spread([float(each[value]) for each in of]) for value in VALUES]
-                yield f"| {row.recipe} | {artifact} | {len(of)} | {' | '.join(cells)} |"
+def tables(stored: list[dict[str, str]]) -> Iterator[str]:
+    """Markdown: mean and standard deviation over seeds, then every seed."""
+    yield from _header(
+        "recipe, artifact, bytes, n (positive), seeds, AUC, accuracy, sensitivity, specificity, "
+        "ECE before, ECE, other"
+    )
+    for (recipe, artifact), of in _by(stored, "recipe", "artifact"):
+        first = of[0]
+        sizes = f"{int(first['bytes']):,}", f"{first['n']} ({first['positives']})", str(len(of))
+        values = [_spread(of, value) for value in (*VALUES[:-1], "ece_before", "ece")]
+        yield _line(recipe, artifact, *sizes, *values, _spread(of, "other", 1))
     yield ""
-    yield "| recipe | seed | artifact | AUC | accuracy | sensitivity | specificity | other |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield from _header("subgroup, artifact, AUC, sensitivity")
+    for (artifact,), of in _by([each for each in stored if each["virus_auc"]], "artifact"):
+        for name in SUBGROUPS:
+            yield _line(
+                name, artifact, *(_spread(of, f"{name}_{value}") for value in SUBGROUP_VALUES)
+            )
+    yield ""
+    yield from _header(
+        "recipe, seed, commit, minutes, artifact, AUC, accuracy, sensitivity, specificity, other"
+    )
     for each in stored:
-        cells = [
-            f"{float(each[value]):.3f} ({float(each[f'{value}_low']):.3f} to "
-            f"{float(each[f'{value}_high']):.3f})"
-            for value in ("auc", "accuracy")
+        values = [
+            f"{_short(each[value])} ({_short(each[f'{value}_low'])} to "
+            f"{_short(each[f'{value}_high'])})"
+            for value in VALUES[:-1]
         ]
-        rates = [f"{float(each[value]):.3f}" for value in ("sensitivity", "specificity")]
-        words = [each["recipe"], each["seed"], each["artifact"], *cells, *rates, each["other"]]
-        yield f"| {' | '.join(words)} |"
+        words = [each[key] for key in ("recipe", "seed", "commit", "minutes", "artifact")]
+        yield _line(*words, *values, each["other"])
+
+
+def _by(
+    stored: list[dict[str, str]], *keys: str
+) -> Iterator[tuple[tuple[str, ...], list[dict[str, str]]]]:
+    of: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for each in stored:
+        of.setdefault(tuple(each[key] for key in keys), []).append(each)
+    yield from of.items()
+
+
+def _header(columns: str) -> Iterator[str]:
+    names = columns.split(", ")
+    yield _line(*names)
+    yield _line(*["---"] * len(names))
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(of: list[dict[str, str]], value: str, digits: int = 3) -> str:
+    values = [float(each[value]) for each in of]
+    mean = _short(np.mean(values), digits)
+    return f"{mean} ± {_short(np.std(values, ddof=1), digits)}" if len(values) > 1 else mean
+
+
+def _short(value: Any, digits: int = 3) -> str:
+    return f"{float(value):.{digits}f}".removeprefix("0" if digits > 1 else "")
 
 
 def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
@@ -147,16 +181,11 @@ def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[
     before = 0.5 * (1 + np.tanh(logit(answers.p[:, 0]) * run["temperature"] / 2))
     row["ece_before"] = f"{ece(before, answers.y):.4f}"
     row["other"] = int((answers.called != float32.called).sum())
-    for name in ("bacteria", "virus"):
+    for name in SUBGROUPS:
         group = (metrics.get("subgroups") or {}).get(name)
-        for value in ("auc", "sensitivity"):
+        for value in SUBGROUP_VALUES:
             row[f"{name}_{value}"] = f"{group['values'][value]['value']:.4f}" if group else ""
     return row
-
-
-def _spread(values: list[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{deviation}"
 
 
 def _evaluation(out: Path, row: Row, seed: int, artifact: str) -> Path:
