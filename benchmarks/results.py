@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +33,8 @@ from medimg_edge.site_profile import logit
 from medimg_export.answers import Answers, read_answers
 from medimg_export.calibration import ece
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
 ARTIFACTS = ("model.onnx", "model.int8.onnx")
 SUBGROUPS, SUBGROUP_VALUES = ("bacteria", "virus"), ("auc", "sensitivity")
@@ -142,8 +145,10 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
     done = {(each["recipe"], each["seed"]) for each in _stored()}
     if (row.recipe, str(seed)) in done:
         return
-    commit, began = _commit(), time.perf_counter()
+    began = time.perf_counter()
     if not (run / "run.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        _beside(run, "commit").write_text(_commit())
         recipe = ("--recipe", row.recipe, "--seed", str(seed))
         _call("train", data, "--out", run, "--resume", *recipe)
     if not bundle.exists():
@@ -156,9 +161,19 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
             _call("evaluate", bundle, data, "--out", seen, *options)
     minutes = (time.perf_counter() - began) / 60
     float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
-    for artifact in ARTIFACTS:
-        known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}
-        _append(known | _figures(_evaluation(out, row, seed, artifact), bundle, artifact, float32))
+    commit = _beside(run, "commit").read_text()
+    known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}
+    _append(
+        [
+            known | _figures(_evaluation(out, row, seed, artifact), bundle, artifact, float32)
+            for artifact in ARTIFACTS
+        ]
+    )
+
+
+def _beside(run: Path, what: str) -> Path:
+    """What the run itself does not say: a file beside its folder."""
+    return run.with_name(f"{run.name}.{what}")
 
 
 def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[str, Any]:
@@ -194,14 +209,16 @@ def _evaluation(out: Path, row: Row, seed: int, artifact: str) -> Path:
 
 def _call(*words: object) -> None:
     print("medimg-edge", *words, flush=True)
-    subprocess.run(["medimg-edge", *map(str, words)], check=True)
+    subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
 
 
 def _commit() -> str:
-    known = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, check=True)
+    """Of the code that this script runs; marked where it is not what was committed."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    known = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     code = ["git", "diff", "--quiet", "HEAD", "--", "medimg_edge", "export"]
-    dirty = subprocess.run(code, check=False).returncode != 0
-    return known.stdout.decode().strip() + ("-dirty" if dirty else "")
+    dirty = subprocess.run(code, cwd=ROOT, check=False).returncode != 0
+    return known.stdout.strip() + ("-dirty" if dirty else "")
 
 
 def _stored() -> list[dict[str, str]]:
@@ -211,13 +228,15 @@ def _stored() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _append(row: dict[str, Any]) -> None:
-    new = not TABLE.exists()
+def _append(rows: list[dict[str, Any]]) -> None:
+    """All rows of a seed, or none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_stored()[0]) if _stored() else list(rows[0]))
+    if not TABLE.exists():
+        writer.writeheader()
+    writer.writerows(rows)
     with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        file.write(text.getvalue().replace("\r\n", "\n"))
 
 
 if __name__ == "__main__":

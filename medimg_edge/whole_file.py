@@ -4,38 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from medimg_edge.errors import WriteError
 
+_READABLE = 0o644
+
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a file beside ``path`` to fill; when the block ends well it takes the name in one step.
 
     It is opened at once, so that a path that cannot be written is refused before the work whose
     result it is to hold. Raises WriteError; what was there before is then unchanged.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if path.is_dir() or not path.name:
+        raise WriteError(f"{path} is a folder; name a file.")
     try:
-        with unfinished.open("wb") as file:
-            yield file
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before it is renamed
+            dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False
+        )
+    except OSError as error:
+        raise _not_written(path, error) from error
+    try:
+        yield file
+        try:
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise WriteError(
-            f"{path} was not written: {error.strerror}. What was there before is unchanged; check "
-            "that the folder exists and that the disk has room."
-        ) from error
+            file.close()
+            os.chmod(file.name, _READABLE)
+            os.replace(file.name, path)
+        except OSError as error:
+            raise _not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(file.name)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write ``data`` as ``whole_file`` does. Raises WriteError."""
     with whole_file(path) as file:
-        file.write(data)
+        try:
+            file.write(data)
+        except OSError as error:
+            raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{path} was not written: {error.strerror}. What was there before is unchanged; check that "
+        "the folder exists, may be written and has room, or name another file."
+    )

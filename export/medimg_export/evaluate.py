@@ -10,7 +10,15 @@ import msgspec
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Answered, Classifier
-from medimg_edge.errors import DataError, DataInvalid, PositiveUnknown, TooFewImages, WriteError
+from medimg_edge.errors import (
+    DataError,
+    DataInvalid,
+    PositiveUnknown,
+    RecipeError,
+    RunError,
+    TooFewImages,
+    WriteError,
+)
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
@@ -62,12 +70,14 @@ def evaluate(
     labels: what the numbers of an ``.npz`` mean, as for training.
     looks: a list to which a look at test images is added; see the module ``looks``.
     Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
-    are counted and named, and are not in the metrics. Raises DataError, BundleError, WriteError.
+    are counted and named, and are not in the metrics.
+
+    Raises DataError, BundleError, WriteError, RunError where ``out`` is a run.
     """
     if looks is not None:
         require_list(looks)
     if (out / recipes.RECORD).exists():
-        raise WriteError(f"{out} is a run, whose own metrics would be lost; name another folder.")
+        raise RunError(f"{out} is a run, whose own metrics would be lost; name another folder.")
     classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
@@ -197,8 +207,8 @@ def _own_splits(
     if stored is None:
         return None
     try:
-        prepared = prepare(data, recipes.convert(stored), progress)
-    except DataError:  # images that could not be trained on so, and therefore were not
+        prepared = prepare(data, recipes.recall(stored), progress)
+    except (DataError, RecipeError):  # images that were not trained on so, or nobody knows how
         return None
     if prepared.describe()["fingerprint"] != manifest.training["data_fingerprint"]:
         return None

@@ -27,8 +27,12 @@ Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Epochs = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The base of every part of a recipe: unknown keys are refused."""
+class Struct(msgspec.Struct, frozen=True):
+    """The base of every part of a recipe.
+
+    What a person writes is refused where it has an unknown key (``convert``); what a run or a
+    bundle has stored may be of another release, whose options this one does not have.
+    """
 
 
 class Data(Struct, frozen=True):
@@ -144,11 +148,9 @@ def load(name: str | os.PathLike[str]) -> Recipe:
 
 
 def convert(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values, as TOML or ``run.json`` hold them. Raises RecipeError."""
-    try:
-        recipe = msgspec.convert(values, Recipe)
-    except msgspec.ValidationError as error:
-        raise RecipeError(f"The recipe does not fit: {error}") from error
+    """A recipe from plain values, as TOML holds them. Raises RecipeError."""
+    recipe = recall(values)
+    _refuse_unknown(values, Recipe, "")
     intensity = recipe.pixels.intensity
     if not isinstance(intensity, Windows) and intensity.low >= intensity.high:
         raise RecipeError(
@@ -158,12 +160,36 @@ def convert(values: dict[str, Any]) -> Recipe:
     return recipe
 
 
+def recall(values: dict[str, Any]) -> Recipe:
+    """A recipe that a run or a bundle has stored; keys of other releases are passed over.
+
+    Raises RecipeError.
+    """
+    try:
+        return msgspec.convert(values, Recipe)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"The recipe does not fit: {error}") from error
+
+
 def override(recipe: Recipe, **options: dict[str, Any]) -> Recipe:
     """A recipe with values replaced by section: ``override(r, training={"seed": 1})``.
 
     Values that are None are left as the recipe has them. Raises RecipeError.
     """
     return convert(_merged(msgspec.to_builtins(recipe), options))
+
+
+def _refuse_unknown(values: dict[str, Any], kind: type[Struct], within: str) -> None:
+    known = {each.name: each.type for each in msgspec.structs.fields(kind)}
+    for key in values:
+        if key not in known:
+            raise RecipeError(
+                f"The recipe has the unknown key {within}{key}; accepted here: {', '.join(known)}."
+            )
+    for key, value in values.items():
+        part = known[key]
+        if isinstance(part, type) and issubclass(part, Struct):
+            _refuse_unknown(value, part, f"{within}{key}.")
 
 
 def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import ArtifactUnknown, DataInvalid, TooFewImages, WriteError
+from medimg_edge.errors import ArtifactUnknown, DataInvalid, RunError, TooFewImages, WriteError
 from medimg_export import metrics, phantoms
 from medimg_export.answers import read_answers
 from medimg_export.evaluate import evaluate
@@ -234,7 +234,7 @@ def test_an_output_that_cannot_be_written_is_a_write_error(
 
 def test_a_run_keeps_its_own_metrics(bundle: Path, held_out: Path, tmp_path: Path):
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(WriteError, match="another folder"):
+    with pytest.raises(RunError, match="another folder"):
         evaluate(bundle, held_out, tmp_path, bootstrap=10)
     assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from medimg_edge.bundle import Bundle
 from medimg_edge.errors import RecipeError
 from medimg_edge.manifest import Windows, WindowSetting
+from medimg_edge.models import DEFAULT
 from medimg_export import recipe
-from medimg_export.recipe import Recipe, convert, load, override
+from medimg_export.recipe import Augmentation, Recipe, convert, load, override, recall
 
 FULL = """
 [card]
@@ -118,3 +120,26 @@ PUBLISHED = sorted(path for folder in recipe.RECIPES for path in folder.glob("*.
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_recipe_is_found_by_its_name(path: Path):
     assert load(path.stem) == load(path)
+
+
+def test_what_another_release_stored_is_read_without_what_it_had_of_its_own():
+    values = msgspec.to_builtins(Recipe())
+    values["training"]["augmentation"] |= {"blur": 0.0, "rotation": 3.0}
+    values["training"]["label_smoothing"] = 0.0
+    values["later"] = {"anything": 1}
+    assert recall(values).training.augmentation == Augmentation(rotation=3.0)
+    with pytest.raises(RecipeError, match=r"unknown key later"):
+        convert(values)
+    del values["later"]
+    with pytest.raises(RecipeError, match=r"unknown key training\.label_smoothing"):
+        convert(values)
+    del values["training"]["label_smoothing"]
+    with pytest.raises(RecipeError, match=r"unknown key training\.augmentation\.blur"):
+        convert(values)
+    with pytest.raises(RecipeError, match="does not fit"):
+        recall({"training": {"seed": "one"}})
+
+
+def test_the_shipped_bundles_recipe_is_read():
+    stored = Bundle.open(DEFAULT).manifest.training["recipe"]
+    assert recall(stored).card.name == DEFAULT

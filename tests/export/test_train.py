@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -130,6 +131,13 @@ def test_another_recipe_or_other_data_is_refused(small: Small, arrays: Arrays, w
         train(small(batch=17), whole[1], resume=True)
     with pytest.raises(RunError, match="another recipe or of other data"):
         train(prepare(arrays([0, 1, 1] * 23), recipe), whole[1], resume=True)
+
+
+def test_other_words_or_another_operating_point_go_on(small: Small, whole):
+    prepared = small()
+    recipe = override(prepared.recipe, card={"name": "other"}, decision={"sensitivity": 0.9})
+    resumed = train(replace(prepared, recipe=recipe), whole[1], resume=True)
+    assert weights(resumed.model) == weights(whole[0].model)
 
 
 # --- which weights are kept ---
