@@ -20,7 +20,6 @@ import argparse
 import csv
 import hashlib
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 import cv2
 import keras
 import numpy as np
+import table
 from numpy.typing import NDArray
 
 from medimg_edge.operating_point import operating_point
@@ -61,13 +61,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     listing = _write_listing(arguments.data, arguments.out / "dev" / "listing.csv")
-    table = arguments.out / "ablation.csv"
+    path = arguments.out / "ablation.csv"
     for each in arguments.variants:
         name, _, seed = each.partition(":")
-        done = {(row["variant"], row["size"], row["seed"]) for row in _rows_of(table)}
+        done = {(row["variant"], row["size"], row["seed"]) for row in table.stored(path)}
         if (name, str(arguments.size), seed or "0") not in done:
             row = _measure(listing, arguments.out, name, arguments.size, int(seed or 0))
-            _append(table, row)
+            table.append(path, [row])
             print(row, flush=True)
 
 
@@ -111,7 +111,7 @@ def _measure(listing: Path, out: Path, name: str, size: int, seed: int) -> dict[
         "variant": name,
         "size": size,
         "seed": seed,
-        "commit": _commit(),
+        "commit": table.commit(),
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "val_auc": round(auc("binary", prepared.y[val], p), 5),
     }
@@ -179,27 +179,6 @@ CHANGES = {
     "cropped": _cropped,
     "darker sides": _darker_sides,
 }
-
-
-def _commit() -> str:
-    words = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _rows_of(table: Path) -> list[dict[str, str]]:
-    if not table.exists():
-        return []
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _append(table: Path, row: dict[str, Any]) -> None:
-    new = not table.exists()
-    with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ breastmnist.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -27,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import table
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.site_profile import logit
 from medimg_export.answers import Answers, read_answers
 from medimg_export.calibration import ece
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+DOCS = table.ROOT / "docs"
 TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
 ARTIFACTS = ("model.onnx", "model.int8.onnx")
 SUBGROUPS, SUBGROUP_VALUES = ("bacteria", "virus"), ("auc", "sensitivity")
@@ -76,7 +74,7 @@ def main() -> None:
     for row in chosen:
         for seed in arguments.seeds:
             _measure(row, arguments.data / row.data, arguments.out, seed)
-    print("\n".join(tables(_stored())))
+    print("\n".join(tables(table.stored(TABLE))))
 
 
 def tables(stored: list[dict[str, str]]) -> Iterator[str]:
@@ -142,13 +140,13 @@ def _short(value: Any, digits: int = 3) -> str:
 
 def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
     run, bundle = out / f"{row.recipe}-{seed}", out / f"{row.recipe}-{seed}-bundle"
-    done = {(each["recipe"], each["seed"]) for each in _stored()}
+    done = {(each["recipe"], each["seed"]) for each in table.stored(TABLE)}
     if (row.recipe, str(seed)) in done:
         return
     began = time.perf_counter()
     if not (run / "run.json").exists():
         out.mkdir(parents=True, exist_ok=True)
-        _beside(run, "commit").write_text(_commit())
+        _beside(run, "commit").write_text(table.commit())
         recipe = ("--recipe", row.recipe, "--seed", str(seed))
         _call("train", data, "--out", run, "--resume", *recipe)
     if not bundle.exists():
@@ -163,11 +161,12 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
     float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
     commit = _beside(run, "commit").read_text()
     known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}
-    _append(
+    table.append(
+        TABLE,
         [
             known | _figures(_evaluation(out, row, seed, artifact), bundle, artifact, float32)
             for artifact in ARTIFACTS
-        ]
+        ],
     )
 
 
@@ -210,33 +209,6 @@ def _evaluation(out: Path, row: Row, seed: int, artifact: str) -> Path:
 def _call(*words: object) -> None:
     print("medimg-edge", *words, flush=True)
     subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
-
-
-def _commit() -> str:
-    """Of the code that this script runs; marked where it is not what was committed."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    known = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    code = ["git", "diff", "--quiet", "HEAD", "--", "medimg_edge", "export"]
-    dirty = subprocess.run(code, cwd=ROOT, check=False).returncode != 0
-    return known.stdout.strip() + ("-dirty" if dirty else "")
-
-
-def _stored() -> list[dict[str, str]]:
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _append(rows: list[dict[str, Any]]) -> None:
-    """All rows of a seed, or none."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(_stored()[0]) if _stored() else list(rows[0]))
-    if not TABLE.exists():
-        writer.writeheader()
-    writer.writerows(rows)
-    with TABLE.open("a", newline="") as file:
-        file.write(text.getvalue().replace("\r\n", "\n"))
 
 
 if __name__ == "__main__":

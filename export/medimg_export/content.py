@@ -13,13 +13,11 @@ from typing import TypeVar
 
 import msgspec
 
+from medimg_edge.classifier import Progress
 from medimg_export.dataset import ArrayRow, Sample
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, how many are done, and of how many."""
 
 SETTLED_NS = 2_000_000_000
 """A file changed this recently could change again without its time changing: not remembered."""

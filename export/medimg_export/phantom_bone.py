@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_export.phantom_exposure import Side, collimated, exposed, mark
-from medimg_export.phantom_stage import Field, Layer
+from medimg_export.phantom_stage import Field, Layer, as_mask
 from medimg_export.phantom_texture import noise, resized
 
 FIELD = 430.0
@@ -100,8 +100,8 @@ def bone(seed: int, positive: bool, size: int = 512) -> Leg:
         mark(rng, pixels, side)
     return Leg(
         pixels,
-        np.where(inside & (broken > 0.5), 255, 0).astype(np.uint8),
-        np.where(inside & outline, 255, 0).astype(np.uint8),
+        as_mask(inside & (broken > 0.5)),
+        as_mask(inside & outline),
         side,
         positive,
         seed,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medimg_export.phantom_anatomy import Anatomy, person
 from medimg_export.phantom_exposure import collimated, exposed, mark
-from medimg_export.phantom_stage import Layer, Stage
+from medimg_export.phantom_stage import Layer, Stage, as_mask
 from medimg_export.phantom_texture import GRID, noise, resized
 
 _RIM = GRID // 10
@@ -62,17 +62,22 @@ def chest(seed: int, positive: bool, size: int = 512, *, severity: float = 1.0) 
         mark(rng, pixels, "R" if rng.random() < 0.5 else "L")
     return Phantom(
         pixels,
-        np.where(inside & (mask > 0), 255, 0).astype(np.uint8),
-        np.where(inside & (lungs > 0.5), 255, 0).astype(np.uint8),
+        as_mask(inside & (mask > 0)),
+        as_mask(inside & (lungs > 0.5)),
         positive,
         seed,
     )
 
 
 def _stage(rng: np.random.Generator, size: int) -> Stage:
-    scale, aspect = rng.uniform(0.9, 1.12), rng.uniform(0.95, 1.05)
-    shift = (rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.05))
-    return Stage(size, (scale * aspect, scale / aspect), rng.normal(0, 0.04), shift)
+    return Stage.drawn(
+        rng,
+        size,
+        scale=(0.9, 1.12),
+        aspect=(0.95, 1.05),
+        shift=((-0.05, 0.05), (-0.04, 0.05)),
+        turn=0.04,
+    )
 
 
 def _aerated(stage: Stage, anatomy: Anatomy) -> Layer:

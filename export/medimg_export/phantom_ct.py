@@ -19,7 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.image import Window
-from medimg_export.phantom_stage import Layer, Points, Stage, band, ellipse, paint, shrunk, smooth
+from medimg_export.phantom_stage import (
+    Layer,
+    Points,
+    Stage,
+    as_mask,
+    band,
+    ellipse,
+    paint,
+    shrunk,
+    smooth,
+)
 from medimg_export.phantom_texture import noise, quanta, resized
 
 LUNG_WINDOW = Window(-600, 1500)
@@ -80,17 +90,22 @@ def ct(seed: int, positive: bool, size: int = 512) -> Slice:
     hu = resized(hu, size) + _noise(rng, np.random.default_rng([seed, 2]), size)
     return Slice(
         np.clip(np.rint(hu), LOWEST, HIGHEST).astype(np.int16),
-        np.where(resized(core, size) > 0.4, 255, 0).astype(np.uint8),
-        np.where(resized(lungs, size) > 0.5, 255, 0).astype(np.uint8),
+        as_mask(resized(core, size) > 0.4),
+        as_mask(resized(lungs, size) > 0.5),
         positive,
         seed,
     )
 
 
 def _stage(rng: np.random.Generator) -> Stage:
-    scale, aspect = rng.uniform(0.98, 1.14), rng.uniform(0.95, 1.05)
-    shift = (rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03))
-    return Stage(_MATRIX, (scale * aspect, scale / aspect), rng.normal(0, 0.03), shift)
+    return Stage.drawn(
+        rng,
+        _MATRIX,
+        scale=(0.98, 1.14),
+        aspect=(0.95, 1.05),
+        shift=((-0.03, 0.03), (-0.03, 0.03)),
+        turn=0.03,
+    )
 
 
 def _lungs(rng: np.random.Generator, stage: Stage) -> Layer:

@@ -22,7 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.image import Window
-from medimg_export.phantom_stage import Field, Layer, Points, Stage, ellipse, paint, shrunk, smooth
+from medimg_export.phantom_stage import (
+    Field,
+    Layer,
+    Points,
+    Stage,
+    as_mask,
+    ellipse,
+    paint,
+    shrunk,
+    smooth,
+)
 from medimg_export.phantom_texture import noise, resized
 
 Finding = Literal["normal", "glioma", "meningioma"]
@@ -90,17 +100,22 @@ def mri(seed: int, finding: Finding, size: int = 512) -> Head:
     return Head(
         np.clip(np.rint(stored), 0, FULL).astype(np.uint16),
         Window(round(0.45 * gain), round(0.9 * gain)),
-        np.where(resized(tumour, size) > 0.4, 255, 0).astype(np.uint8),
-        np.where(resized(brain, size) > 0.5, 255, 0).astype(np.uint8),
+        as_mask(resized(tumour, size) > 0.4),
+        as_mask(resized(brain, size) > 0.5),
         finding,
         seed,
     )
 
 
 def _stage(rng: np.random.Generator) -> Stage:
-    scale, aspect = rng.uniform(0.92, 1.04), rng.uniform(0.96, 1.04)
-    shift = (rng.uniform(-0.02, 0.02), rng.uniform(-0.02, 0.02))
-    return Stage(_MATRIX, (scale * aspect, scale / aspect), rng.normal(0, 0.06), shift)
+    return Stage.drawn(
+        rng,
+        _MATRIX,
+        scale=(0.92, 1.04),
+        aspect=(0.96, 1.04),
+        shift=((-0.02, 0.02), (-0.02, 0.02)),
+        turn=0.06,
+    )
 
 
 def _outline(rng: np.random.Generator) -> Points:
@@ -252,7 +267,7 @@ def _meningioma(rng: np.random.Generator, signal: Layer, brain: Layer, white: La
 
 
 def _inside(brain: Layer) -> NDArray[np.uint8]:
-    return np.where(brain > 0.5, 255, 0).astype(np.uint8)
+    return as_mask(brain > 0.5)
 
 
 def _depth(brain: Layer) -> Layer:

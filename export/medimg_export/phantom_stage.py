@@ -28,6 +28,25 @@ class Stage:
     angle: float
     shift: tuple[float, float]
 
+    @classmethod
+    def drawn(
+        cls,
+        rng: np.random.Generator,
+        size: int,
+        *,
+        scale: tuple[float, float],
+        aspect: tuple[float, float],
+        shift: tuple[tuple[float, float], tuple[float, float]],
+        turn: float,
+    ) -> Stage:
+        """How a patient happens to stand.
+
+        scale, aspect: their ranges; shift: that of x, that of y; turn: a deviation in radians.
+        """
+        scaled, stretched = rng.uniform(*scale), rng.uniform(*aspect)
+        moved = (rng.uniform(*shift[0]), rng.uniform(*shift[1]))
+        return cls(size, (scaled * stretched, scaled / stretched), rng.normal(0, turn), moved)
+
     def at(self, size: int) -> Stage:
         """Return the same place in a picture of another size."""
         return replace(self, size=size)
@@ -114,3 +133,8 @@ def shrunk(outline: Points, by: float) -> Points:
 def paint(picture: Layer, value: float | Field, where: Field) -> None:
     """Cover ``picture`` with ``value``, in place; ``where`` in [0, 1] is how much of each place."""
     picture += where * (value - picture)
+
+
+def as_mask(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """255 inside, 0 outside."""
+    return np.where(inside, 255, 0).astype(np.uint8)

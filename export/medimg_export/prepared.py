@@ -5,7 +5,7 @@ Training, export and evaluation begin here, so that they mean the same images by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medimg_edge.classifier import Progress
 from medimg_edge.manifest import Preprocessing
 from medimg_export import splits
 from medimg_export.chatter import load_tensorflow
@@ -23,9 +24,6 @@ from medimg_export.recipe import Recipe, override
 
 SMALL = 96
 """Below this many pixels ``auto`` takes the small backbone."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done, how many are done, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,40 @@
+"""A CSV that a benchmark adds to, and the commit that its rows are of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def stored(table: Path) -> list[dict[str, str]]:
+    """The rows so far; none where there is no table yet."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(table: Path, rows: list[dict[str, Any]]) -> None:
+    """Add all rows at once, under the columns that the table has."""
+    before = stored(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(before[0] if before else rows[0]), lineterminator="\n")
+    if not before:
+        writer.writeheader()
+    writer.writerows(rows)
+    with table.open("a", newline="") as file:
+        file.write(text.getvalue())
+
+
+def commit() -> str:
+    """Of the code beside this file; marked where it is not what was committed."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    known = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    code = ["git", "diff", "--quiet", "HEAD", "--", "medimg_edge", "export"]
+    dirty = subprocess.run(code, cwd=ROOT, check=False).returncode != 0
+    return known.stdout.strip() + ("-dirty" if dirty else "")
