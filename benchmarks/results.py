@@ -187,18 +187,18 @@ def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[
     }
     for value in VALUES:
         found = metrics["values"][value]
-        row |= {value: f"{found['value']:.4f}"}
-        row |= {f"{value}_{end}": f"{found[end]:.4f}" for end in ("low", "high")}
+        row |= {value: f"{found['value']:.6f}"}
+        row |= {f"{value}_{end}": f"{found[end]:.6f}" for end in ("low", "high")}
     run = json.loads(
         (bundle.with_name(bundle.name.removesuffix("-bundle")) / "run.json").read_bytes()
     )
     before = 0.5 * (1 + np.tanh(logit(answers.p[:, 0]) * run["temperature"] / 2))
-    row["ece_before"] = f"{ece(before, answers.y):.4f}"
+    row["ece_before"] = f"{ece(before, answers.y):.6f}"
     row["other"] = int((answers.called != float32.called).sum())
     for name in SUBGROUPS:
         group = (metrics.get("subgroups") or {}).get(name)
         for value in SUBGROUP_VALUES:
-            row[f"{name}_{value}"] = f"{group['values'][value]['value']:.4f}" if group else ""
+            row[f"{name}_{value}"] = f"{group['values'][value]['value']:.6f}" if group else ""
     return row
 
 
