@@ -41,10 +41,24 @@ from medimg_export.train import logits_of, predict, probabilities, train
 RECIPE = "pneumonia-cxr"
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "strong": {
-        "training": {"augmentation": {"contrast": 0.4, "brightness": 0.2, "zoom": 0.25}},
+    "aspect": {"training": {"augmentation": {"aspect": 0.5}}},
+    "coarse": {"training": {"augmentation": {"coarse": 0.7}}},
+    "sharpness": {"training": {"augmentation": {"sharpness": 1.5}}},
+    "framing": {"training": {"epochs": 8, "augmentation": {"aspect": 0.5, "zoom": 0.3}}},
+    "framing and exposure": {
+        "training": {
+            "epochs": 8,
+            "augmentation": {
+                "aspect": 0.5,
+                "zoom": 0.3,
+                "contrast": 0.4,
+                "brightness": 0.2,
+                "gamma": 0.5,
+            },
+        }
     },
-    "longer": {"training": {"epochs": 8, "patience": 8}},
+    "longer": {"training": {"epochs": 8}},
+    "slow": {"training": {"learning_rate": 1e-4}},
     "sampling": {"training": {"balance": "sampling"}},
     "no weights": {"training": {"balance": "none"}},
 }
@@ -121,9 +135,15 @@ def _measure(listing: Path, out: Path, name: str, size: int, seed: int) -> dict[
         for what, change in seen.items()
     }
     y = prepared.y[dev]
+    for each in (_wider, _narrower, _softer, _sharper):
+        scores[each.__name__[1:]] = _scored(trained.model, prepared, dev, each, temperature)
+    np.savez(folder / "scores.npz", y=y, val_y=prepared.y[val], val_p=p, **scores)
+    trained.model.save(folder / "model.keras")
     row |= _figures("dev", y, scores["dev"], points)
     changed = np.concatenate([scores[what] for what in CHANGES])
     row |= _figures("changed", np.tile(y, len(CHANGES)), changed, points)
+    row |= _figures("aspect", y, np.where(y == 1, scores["narrower"], scores["wider"]), points)
+    row |= _figures("detail", y, np.where(y == 1, scores["sharper"], scores["softer"]), points)
     return row
 
 
@@ -165,6 +185,34 @@ def _cropped(pixels: NDArray) -> NDArray:
     top, left = height // 12, width // 12
     inner = pixels[top : height - top, left : width - left]
     return cv2.resize(inner, (width, height)).reshape(pixels.shape)
+
+
+def _wider(pixels: NDArray) -> NDArray:
+    """As a film that was wider against its height, stretched to the same square."""
+    height, width = pixels.shape[:2]
+    cut = height // 10
+    inner = pixels[cut : height - cut]
+    return cv2.resize(inner, (width, height)).reshape(pixels.shape)
+
+
+def _narrower(pixels: NDArray) -> NDArray:
+    height, width = pixels.shape[:2]
+    cut = width // 10
+    inner = np.ascontiguousarray(pixels[:, cut : width - cut])
+    return cv2.resize(inner, (width, height)).reshape(pixels.shape)
+
+
+def _softer(pixels: NDArray) -> NDArray:
+    return _detail(pixels, 1 / 1.5)
+
+
+def _sharper(pixels: NDArray) -> NDArray:
+    return _detail(pixels, 1.5)
+
+
+def _detail(pixels: NDArray, gain: float) -> NDArray:
+    blurred = cv2.GaussianBlur(pixels, (0, 0), 0.007 * len(pixels))
+    return cv2.addWeighted(pixels, gain, blurred, 1 - gain, 0).reshape(pixels.shape)
 
 
 def _darker_sides(pixels: NDArray) -> NDArray:

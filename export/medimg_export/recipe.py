@@ -69,6 +69,14 @@ class Augmentation(Struct, frozen=True):
     """Share of the full scale: exposure."""
     flip: bool = True
     """Mirror half of the images. Off where the side matters to the finding."""
+    aspect: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
+    """Share: width against height, which a copy stretched to a square has lost."""
+    coarse: Share = 0.0
+    """Share of the pixels of each side that is lost at most, in half of the images."""
+    sharpness: Annotated[float, msgspec.Meta(ge=0, le=9)] = 0.0
+    """Fine detail is multiplied by 1 / (1 + sharpness) to 1 + sharpness."""
+    gamma: Annotated[float, msgspec.Meta(ge=0, le=4)] = 0.0
+    """Exponents from 1 / (1 + gamma) to 1 + gamma: the display curve of another maker."""
 
 
 class Training(Struct, frozen=True):

@@ -14,6 +14,7 @@ RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
 
 def row(**drawn: float) -> np.ndarray:
     names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror")
+    names += ("aspect", "coarse", "gamma", "sharpness")
     return np.array([drawn.get(name, 0.0) for name in names], np.float32)
 
 
@@ -88,7 +89,7 @@ def test_shape_and_type_stay():
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 7)
+    assert first.shape == (100, 11)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1
