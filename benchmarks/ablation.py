@@ -44,10 +44,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "aspect": {"training": {"augmentation": {"aspect": 0.5}}},
     "coarse": {"training": {"augmentation": {"coarse": 0.7}}},
     "sharpness": {"training": {"augmentation": {"sharpness": 1.5}}},
-    "framing": {"training": {"epochs": 8, "augmentation": {"aspect": 0.5, "zoom": 0.3}}},
+    "framing": {
+        "training": {"epochs": 8, "patience": 8, "augmentation": {"aspect": 0.5, "zoom": 0.3}}
+    },
     "framing and exposure": {
         "training": {
             "epochs": 8,
+            "patience": 8,
             "augmentation": {
                 "aspect": 0.5,
                 "zoom": 0.3,
@@ -57,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
             },
         }
     },
-    "longer": {"training": {"epochs": 8}},
+    "longer": {"training": {"epochs": 8, "patience": 8}},
     "slow": {"training": {"learning_rate": 1e-4}},
     "sampling": {"training": {"balance": "sampling"}},
     "no weights": {"training": {"balance": "none"}},
@@ -137,7 +140,7 @@ def _measure(listing: Path, out: Path, name: str, size: int, seed: int) -> dict[
     y = prepared.y[dev]
     for each in (_wider, _narrower, _softer, _sharper):
         scores[each.__name__[1:]] = _scored(trained.model, prepared, dev, each, temperature)
-    np.savez(folder / "scores.npz", y=y, val_y=prepared.y[val], val_p=p, **scores)
+    np.savez(folder / "scores.npz", y=y, val_y=prepared.y[val], val_p=p, **scores)  # pyright: ignore[reportArgumentType]
     trained.model.save(folder / "model.keras")
     row |= _figures("dev", y, scores["dev"], points)
     changed = np.concatenate([scores[what] for what in CHANGES])
