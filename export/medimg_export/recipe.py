@@ -70,13 +70,8 @@ class Augmentation(Struct, frozen=True):
     flip: bool = True
     """Mirror half of the images. Off where the side matters to the finding."""
     aspect: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
-    """Share: width against height, which a copy stretched to a square has lost."""
-    coarse: Share = 0.0
-    """Share of the pixels of each side that is lost at most, in half of the images."""
-    sharpness: Annotated[float, msgspec.Meta(ge=0, le=9)] = 0.0
-    """Fine detail is multiplied by 1 / (1 + sharpness) to 1 + sharpness."""
-    gamma: Annotated[float, msgspec.Meta(ge=0, le=4)] = 0.0
-    """Exponents from 1 / (1 + gamma) to 1 + gamma: the display curve of another maker."""
+    """Share: width against height, from 1 / (1 + aspect) to 1 + aspect times the image's own. For
+    sets whose films were wider for one class, and are stretched to one shape."""
 
 
 class Training(Struct, frozen=True):
@@ -93,6 +88,9 @@ class Training(Struct, frozen=True):
     """Epochs without a better validation AUC until training stops."""
     balance: Literal["weights", "sampling", "none"] = "weights"
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
+    validation_draws: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """Validation images choose epoch, temperature and operating point under so many draws of the
+    augmentation; 0: as they are. What is drawn like train is easier than what a clinic brings."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     augmentation: Augmentation = Augmentation()
 

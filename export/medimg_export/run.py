@@ -35,7 +35,7 @@ from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import RECORD, Recipe
 from medimg_export.report import Example, pick_examples, write_report
-from medimg_export.train import logits_of, probabilities, train
+from medimg_export.train import logits_of, probabilities, train, validate
 
 MODEL = "model.keras"
 PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headless")
@@ -115,9 +115,10 @@ def make_run(
     rows = prepared.splits.val
     y, groups = prepared.y[rows], prepared.groups(rows)
     logits = logits_of(trained.model, prepared, rows, progress)
-    temperature = fit_temperature(task, logits, y)
+    chosen_y, chosen_logits = validate(prepared, trained.model, progress)
+    temperature = fit_temperature(task, chosen_logits, chosen_y)
     p = probabilities(task, logits, temperature)
-    decision = operating_points(prepared, y, p)
+    decision = operating_points(prepared, chosen_y, probabilities(task, chosen_logits, temperature))
     record = Record(
         recipe=prepared.recipe,
         data=printable(str(prepared.dataset.path.resolve())),

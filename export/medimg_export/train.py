@@ -29,6 +29,9 @@ from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import Recipe
 
 PREDICT_BATCH = 64
+BEYOND_TRAINING = 10_000
+"""The draws that validation sees: no epoch of a training has this number."""
+
 HEAD_RATE = 3e-3
 """For the head alone, on features that do not change: a convex problem takes a large rate."""
 
@@ -138,7 +141,7 @@ def train(
 
 def predict(
     model: keras.Model,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | _Augmented,
     rows: NDArray[np.intp],
     progress: Progress | None = None,
     what: str = "predicting",
@@ -168,15 +171,30 @@ def probabilities(task: Task, logits: NDArray, temperature: float = 1.0) -> NDAr
     return 0.5 * (1 + np.tanh(scaled / 2))
 
 
+def validate(
+    prepared: Prepared, model: keras.Model, progress: Progress | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What everything is chosen by: y and logits (N, C) of the validation images.
+
+    Each as it is or, where the recipe asks for it, under several draws of the augmentation, which
+    are the same for every epoch. N is then so many times larger.
+    """
+    training, rows = prepared.recipe.training, prepared.splits.val
+    if not training.validation_draws:
+        return prepared.y[rows], logits_of(model, prepared, rows, progress)
+    logits = []
+    for each in range(training.validation_draws):
+        changed = _Augmented(prepared, BEYOND_TRAINING + each)
+        logits += predict(model, changed, rows, progress, "validating")
+    return np.concatenate([prepared.y[rows]] * training.validation_draws), np.concatenate(logits)
+
+
 def validation_auc(
     prepared: Prepared, model: keras.Model, progress: Progress | None = None
 ) -> float:
     """What decides which epoch is kept."""
-    rows = prepared.splits.val
-    task = prepared.dataset.task
-    return auc(
-        task, prepared.y[rows], probabilities(task, logits_of(model, prepared, rows, progress))
-    )
+    y, logits = validate(prepared, model, progress)
+    return auc(prepared.dataset.task, y, probabilities(prepared.dataset.task, logits))
 
 
 def class_weights(prepared: Prepared) -> NDArray[np.float32]:
@@ -293,24 +311,30 @@ def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
     """
     training = prepared.recipe.training
     order = _order(prepared, epoch)
-    drawn = draw(len(prepared.y), seed=training.seed, epoch=epoch)
     shape = prepared.preprocessing.shape
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack(
-            [
-                augment(prepared.cached.pixels[row], drawn[row], training.augmentation)
-                for row in rows
-            ]
-        )
+    changed = _Augmented(prepared, epoch)
 
     def load(rows, y):
-        pixels = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
+        pixels = tf.numpy_function(changed.__getitem__, [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, (None, *shape)), y
 
     dataset = tf.data.Dataset.from_tensor_slices((order, prepared.y[order]))
     dataset = dataset.batch(training.batch).map(load, num_parallel_calls=2, deterministic=True)
     return dataset.prefetch(2)
+
+
+class _Augmented:
+    """The pixel cache under one draw of the augmentation, indexed by rows as the cache is."""
+
+    def __init__(self, prepared: Prepared, epoch: int) -> None:
+        training = prepared.recipe.training
+        self._pixels = prepared.cached.pixels
+        self._spec = training.augmentation
+        self._drawn = draw(len(prepared.y), seed=training.seed, epoch=epoch)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([augment(self._pixels[row], self._drawn[row], self._spec) for row in rows])
 
 
 def _order(prepared: Prepared, epoch: int) -> NDArray[np.int64]:

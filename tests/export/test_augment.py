@@ -13,8 +13,7 @@ RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
 
 
 def row(**drawn: float) -> np.ndarray:
-    names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror")
-    names += ("aspect", "coarse", "gamma", "sharpness")
+    names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror", "aspect")
     return np.array([drawn.get(name, 0.0) for name in names], np.float32)
 
 
@@ -70,6 +69,17 @@ def test_a_quarter_turn_and_a_zoom_are_about_the_centre():
     assert np.array_equal(larger, larger[::-1, ::-1])
 
 
+def test_aspect_widens_and_flattens_about_the_centre_and_keeps_the_area():
+    square = np.zeros((81, 81, 1), np.uint8)
+    square[29:52, 29:52] = 255
+    for aspect, ratio in ((1.0, 1.5), (-1.0, 1 / 1.5)):
+        found = augment(square, row(aspect=aspect), only(aspect=0.5))[..., 0]
+        width, height = (found > 127).any(axis=0).sum(), (found > 127).any(axis=1).sum()
+        assert width / height == pytest.approx(ratio, abs=0.1)
+        assert found.sum(dtype=float) / square.sum(dtype=float) == pytest.approx(1, abs=0.05)
+        assert np.array_equal(found, found[::-1, ::-1])
+
+
 def test_contrast_and_brightness_are_lines_about_the_mean():
     pixels = np.array([[100, 120], [140, 160]], np.uint8)[..., None]  # mean 130
     stretched = augment(pixels, row(contrast=1.0), only(contrast=0.5))
@@ -89,7 +99,7 @@ def test_shape_and_type_stay():
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 11)
+    assert first.shape == (100, 8)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1
