@@ -1,0 +1,174 @@
+"""What the chest set says of the illness outside of the lungs, and how far a bundle listens to it.
+
+Run: python benchmarks/shortcuts.py DATA [BUNDLE...]
+
+DATA is the folder of the public sets. No test image is read. First, on images of train: how much
+wider the originals of ill children are than those of healthy ones, and how well the classes can be
+told apart by the power spectrum alone, which knows nothing of where anything is. Then, for each
+bundle, on the validation images of its own training and at its own operating point: as they are,
+and with the shapes, or the sharpness, of the two classes exchanged. A minute, and one for each
+bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from medimg_edge import Classifier, read_image
+from medimg_edge.bundle import Bundle
+from medimg_edge.reader import find_images
+from medimg_export import recipe as recipes
+from medimg_export.prepared import Prepared, prepare
+
+ORIGINALS, COPY = "kermany-cxr-fullres-sample", "kermany-cxr-224"
+ILL = "PNEUMONIA"
+BANDS = 12
+FOLDS = 5
+
+
+def cropped(pixels: NDArray[np.uint8], down: float, across: float) -> NDArray[np.uint8]:
+    """Without those shares of the height and of the width at each side, at the old size."""
+    height, width = pixels.shape[:2]
+    top, left = int(height * down), int(width * across)
+    inner = np.ascontiguousarray(pixels[top : height - top, left : width - left])
+    return cv2.resize(inner, (width, height)).reshape(pixels.shape).astype(np.uint8, copy=False)
+
+
+def wider(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As if the film had been a quarter wider against its height, before it became square."""
+    return cropped(pixels, 0.1, 0)
+
+
+def narrower(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As if it had been a fifth narrower."""
+    return cropped(pixels, 0, 0.1)
+
+
+def softer(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With two thirds of its fine detail: about what lies between the classes' spectra."""
+    return _detail(pixels, 1 / 1.5)
+
+
+def sharper(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With half as much fine detail again."""
+    return _detail(pixels, 1.5)
+
+
+def _detail(pixels: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+    blurred = cv2.GaussianBlur(pixels, (0, 0), 0.007 * len(pixels))
+    changed = cv2.addWeighted(pixels, gain, blurred, 1 - gain, 0)
+    return changed.reshape(pixels.shape).astype(np.uint8, copy=False)
+
+
+PAIRS = ((wider, narrower), (softer, sharper))
+"""What exchanges shapes, and sharpness: what happens to healthy and to ill children's images."""
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("bundles", type=Path, nargs="*")
+    arguments = parser.parse_args()
+    _print_shapes(arguments.data / ORIGINALS)
+    _print_spectra(arguments.data / COPY)
+    for path in arguments.bundles:
+        _print_exchanged(path, arguments.data / COPY)
+
+
+def _print_shapes(originals: Path) -> None:
+    files = find_images(originals)
+    ill = np.array([file.parent.name == ILL for file in files])
+    shapes = [read_image(file).frames.shape for file in files]
+    aspect = np.array([width / height for _, height, width, _ in shapes])
+    print(
+        f"{len(files)} originals: width / height {aspect[~ill].mean():.2f} healthy, "
+        f"{aspect[ill].mean():.2f} ill; AUC of it alone {roc_auc_score(ill, aspect):.3f}"
+    )
+
+
+def _print_spectra(copy: Path) -> None:
+    prepared = prepare(copy, recipes.load("pneumonia-cxr"))
+    rows = np.union1d(prepared.splits.train, prepared.splits.val)
+    pixels, y = prepared.cached.pixels, prepared.y[rows]
+    spectra = np.array([_spectrum(pixels[row][..., 0]) for row in rows])
+    scores = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        spectra,
+        y,
+        groups=prepared.groups(rows),
+        cv=GroupKFold(FOLDS),
+        method="decision_function",
+    )
+    apart = spectra[y == 0].mean(axis=0) - spectra[y == 1].mean(axis=0)
+    print(
+        f"{len(rows)} images of train: AUC of the power spectrum alone "
+        f"{roc_auc_score(y, scores):.3f}, cross-validated by patient; amplitude of detail, healthy "
+        f"against ill {np.exp(apart / 2).min():.2f} to {np.exp(apart / 2).max():.2f} times"
+    )
+
+
+def _spectrum(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The mean log power in bands from .05 to .5 cycles a pixel, of the standardised image."""
+    side = len(pixels)
+    window = np.outer(np.hanning(side), np.hanning(side))
+    values = (pixels - pixels.mean()) / max(float(pixels.std()), 1e-6) * window
+    power = np.log(np.abs(np.fft.fft2(values)) ** 2 + 1e-6)
+    frequency = np.fft.fftfreq(side)
+    band = np.digitize(
+        np.hypot(*np.meshgrid(frequency, frequency)), np.linspace(0.05, 0.5, BANDS + 1)
+    )
+    return np.array([power[band == each].mean() for each in range(1, BANDS + 1)])
+
+
+def _print_exchanged(path: Path, copy: Path) -> None:
+    classifier = Classifier(Bundle.open(path))
+    manifest = classifier.manifest
+    prepared = prepare(copy, recipes.recall(manifest.training["recipe"]))
+    threshold = manifest.decision[classifier.artifact][manifest.labels[1]].threshold
+    y = prepared.y[prepared.splits.val]
+    print(f"{manifest.name} {manifest.version}, {classifier.artifact}, {len(y)} validation images")
+    print("| | AUC | sensitivity | specificity |\n| --- | --- | --- | --- |")
+    seen = {"as they are": _probabilities(classifier, prepared, _as_is)}
+    for what, pair in zip(("shapes", "sharpness"), PAIRS, strict=True):
+        healthy, ill = (_probabilities(classifier, prepared, change) for change in pair)
+        seen[f"{what} exchanged"] = np.where(y == 1, ill, healthy)
+    for what, p in seen.items():
+        called = p >= threshold
+        print(
+            f"| {what} | {roc_auc_score(y, p):.4f} | {called[y == 1].mean():.3f} | "
+            f"{(~called[y == 0]).mean():.3f} |"
+        )
+
+
+def _as_is(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels
+
+
+def _probabilities(
+    classifier: Classifier,
+    prepared: Prepared,
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+) -> NDArray[np.float64]:
+    pixels = prepared.cached.pixels
+    return np.array(
+        [
+            float(classifier.run(change(pixels[row])[None])["probability"][0, 0])
+            for row in prepared.splits.val
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
