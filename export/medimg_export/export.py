@@ -292,9 +292,7 @@ class _Export:
         """The operating points of an int8 artifact: as many positive calls as float32 makes."""
         matched = gates.matched_points(self.model.findings, p, self.answers[base], points)
         return {
-            label: msgspec.structs.replace(
-                points[label], threshold=threshold, **self._rates(label, p, threshold)
-            )
+            label: msgspec.structs.replace(points[label], threshold=threshold)
             for label, threshold in matched.items()
         }
 
@@ -309,7 +307,9 @@ class _Export:
 
     def _keep(self, name: str, artifact: Artifact, found: _Answers, points: Points) -> None:
         dp = np.abs(found.p - self.reference["val"])
-        rates = [self._rates(label, found.p, point.threshold) for label, point in points.items()]
+        rates = {
+            label: self._rates(label, found.p, point.threshold) for label, point in points.items()
+        }
         row = Row(
             artifact=name,
             variant=artifact.variant,
@@ -318,8 +318,12 @@ class _Export:
             median_dp=float(np.median(dp)),
             decisions_differ=self._differing(found.p, points),
             auc=metrics.auc(self.model.task, self.y, found.p),
-            sensitivity=float(np.mean([r["sensitivity"] for r in rates])) if rates else None,
-            specificity=float(np.mean([r["specificity"] for r in rates])) if rates else None,
+            sensitivity=float(np.mean([r["sensitivity"] for r in rates.values()]))
+            if rates
+            else None,
+            specificity=float(np.mean([r["specificity"] for r in rates.values()]))
+            if rates
+            else None,
             ms=found.ms,
         )
         measured = {
@@ -328,7 +332,11 @@ class _Export:
             if key not in ("artifact", "variant", "bytes", "ms")
         }
         self.rows.append(row)
-        self.answers[name], self.decision[name] = found.p, points
+        self.answers[name] = found.p
+        self.decision[name] = {
+            label: msgspec.structs.replace(points[label], **reached)
+            for label, reached in rates.items()
+        }
         self.artifacts[name] = msgspec.structs.replace(artifact, metrics=measured)
 
     def _differing(self, p: gates.Answers, points: Points) -> int:
@@ -401,6 +409,10 @@ class _Export:
     def _say(self, what: str) -> None:
         if self.progress:
             self.progress(what, 0, 0)
+
+
+def _mean_of(rate: str, rates: dict[str, dict[str, float]]) -> float | None:
+    return float(np.mean([of[rate] for of in rates.values()])) if rates else None
 
 
 def describe(gate: Gate) -> str:

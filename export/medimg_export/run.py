@@ -172,16 +172,28 @@ def _save(model: keras.Model, path: Path) -> None:
 def operating_points(
     prepared: Prepared, y: NDArray, p: NDArray[np.float64]
 ) -> dict[str, OperatingPoint]:
-    """One for each label that has a probability; none for multiclass, which takes the largest."""
+    """One for each label that has a probability; none for multiclass, which takes the largest.
+
+    y and p: as ``validate`` returns them. What a point reaches is told of these, too: on draws of
+    the images, not on the images themselves, where the recipe asks for draws.
+    """
     task, labels = prepared.dataset.task, prepared.dataset.labels
     wanted = prepared.recipe.decision.sensitivity
     if task == "multiclass":
         return {}
     if task == "binary":
-        return {labels[1]: operating_point(y, p[:, 0], sensitivity=wanted)}
+        points = {labels[1]: operating_point(y, p[:, 0], sensitivity=wanted)}
+    else:
+        points = {
+            label: operating_point(y[:, i], p[:, i], sensitivity=wanted)
+            for i, label in enumerate(labels)
+        }
+    draws = prepared.recipe.training.validation_draws
+    if not draws:
+        return points
     return {
-        label: operating_point(y[:, i], p[:, i], sensitivity=wanted)
-        for i, label in enumerate(labels)
+        label: msgspec.structs.replace(point, rule=f"{point.rule} on {draws} draws of each image")
+        for label, point in points.items()
     }
 
 

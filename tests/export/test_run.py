@@ -5,6 +5,7 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,11 +17,13 @@ from sklearn.metrics import roc_auc_score
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.operating_point import operating_point
 from medimg_export.answers import read_answers
-from medimg_export.calibration import ece
+from medimg_export.augment import augment, draw
+from medimg_export.calibration import ece, fit_temperature
 from medimg_export.metrics import Metrics
 from medimg_export.prepared import Prepared, prepare
+from medimg_export.recipe import override
 from medimg_export.run import Record, Run, load_model, make_run, require_free
-from medimg_export.train import probabilities
+from medimg_export.train import BEYOND_TRAINING, probabilities, validate
 
 FILES = {
     "model.keras",
@@ -88,6 +91,31 @@ def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, pre
     assert answers.y.tolist() == y.tolist()
     assert answers.p[:, 0] == pytest.approx(p, abs=1e-6)
     assert answers.called[:, 0].tolist() == called.tolist()
+
+
+def test_what_is_chosen_can_be_chosen_on_draws_of_the_augmentation(
+    run: Run, prepared: Prepared, tmp_path: Path
+):
+    """Three draws of 32 images: the threshold and the temperature are of 96 changed images."""
+    recipe = override(prepared.recipe, training={"validation_draws": 3, "epochs": 0})
+    drawn = replace(prepared, recipe=recipe)
+    found, metrics = make_run(drawn, tmp_path / "drawn")
+    y, changed = validate(drawn, found.model())
+    rows = prepared.rows("val")
+    assert len(y) == len(changed) == 3 * len(rows)
+    assert y.tolist() == prepared.y[rows].tolist() * 3
+    spec = recipe.training.augmentation
+    for each, part in enumerate(np.split(changed, 3)):
+        drawn_as = draw(len(prepared.y), seed=recipe.training.seed, epoch=BEYOND_TRAINING + each)
+        pixels = [augment(prepared.cached.pixels[row], drawn_as[row], spec) for row in rows]
+        assert part == pytest.approx(found.model().predict_on_batch(np.stack(pixels)), abs=1e-5)
+    temperature = fit_temperature("binary", changed, y)
+    assert found.record.temperature == pytest.approx(temperature)
+    expected = operating_point(y, probabilities("binary", changed, temperature)[:, 0])
+    point = found.record.decision["opacity"]
+    assert point.threshold == pytest.approx(expected.threshold, abs=1e-6)
+    assert point.rule == "youden on 3 draws of each image"
+    assert metrics.n == len(rows)  # what is told of validation is of the images as they are
 
 
 def test_a_finished_run_can_be_resumed_and_stays_the_same(
