@@ -5,6 +5,7 @@ Everywhere in this project a decision is positive when ``p >= threshold``.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -63,6 +64,19 @@ def operating_point(
         rule=rule,
         sensitivity=float(tp[best] / positives),
         specificity=float(tn[best] / negatives),
+    )
+
+
+def reached(point: OperatingPoint, y: ArrayLike, p: ArrayLike) -> OperatingPoint:
+    """The same point, with the sensitivity and specificity that it reaches on these N values.
+
+    ``y`` 0/1 and ``p`` in [0, 1]; both classes are there.
+    """
+    truth, called = np.ravel(y).astype(bool), np.ravel(p) >= point.threshold
+    return msgspec.structs.replace(
+        point,
+        sensitivity=float(called[truth].mean()),
+        specificity=float((~called[~truth]).mean()),
     )
 
 

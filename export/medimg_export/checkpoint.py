@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 
-from medimg_edge.errors import RunError, WriteError
+from medimg_edge.errors import RecipeError, RunError, WriteError
+from medimg_export.recipe import Recipe, recall
 
 NAME, PARTIAL = "checkpoint.npz", "checkpoint.partial"
 
@@ -30,6 +32,15 @@ class State:
     best_auc: float = float("-inf")
     best: list[np.ndarray] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def identity_of(recipe: Recipe, data: str) -> dict[str, Any]:
+    """What a training goes on with: the parts of its recipe that weights follow from, its images.
+
+    data: the fingerprint of the data set.
+    """
+    parts = msgspec.to_builtins(recipe)
+    return {"recipe": {part: parts[part] for part in ("data", "pixels", "training")}, "data": data}
 
 
 def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any]) -> None:
@@ -62,6 +73,8 @@ def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any])
 def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | None:
     """Put a compiled model back to where it was; None where there is no checkpoint.
 
+    A checkpoint of a release without some of today's options is taken as one that left them out.
+
     Raises RunError where the checkpoint is of another recipe or other data, or damaged.
     """
     if not path.exists():
@@ -72,7 +85,7 @@ def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | No
             values = {name: stored[name] for name in stored.files}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(f"The checkpoint {path} cannot be read: {error}. Train anew.") from error
-    if facts.pop("identity") != json.loads(json.dumps(identity)):
+    if _stored_identity(facts.pop("identity")) != identity:
         raise RunError(
             f"{path} is of another recipe or of other data; a training goes on only as it began. "
             "Give the same options, or name a new run."
@@ -88,3 +101,10 @@ def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | No
     for variable, value in zip(optimizer.variables, arrays("optimizer"), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
         variable.assign(value)
     return State(best=arrays("best"), **facts)
+
+
+def _stored_identity(stored: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return identity_of(recall(stored["recipe"]), stored["data"])
+    except (RecipeError, KeyError, TypeError):
+        return None

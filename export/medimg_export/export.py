@@ -27,6 +27,7 @@ from medimg_edge.manifest import (
     Output,
 )
 from medimg_edge.manifest import encode as encode_manifest
+from medimg_edge.operating_point import reached
 from medimg_edge.staging import staged
 from medimg_export import gates, metrics
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
@@ -296,19 +297,13 @@ class _Export:
             for label, threshold in matched.items()
         }
 
-    def _rates(self, label: str, p: gates.Answers, threshold: float) -> dict[str, float]:
-        column = self.model.findings.index(label)
-        truth = (self.y if self.y.ndim == 1 else self.y[:, column]) == 1
-        called = p[:, column] >= threshold
-        return {
-            "sensitivity": float(called[truth].mean()),
-            "specificity": float((~called[~truth]).mean()),
-        }
-
     def _keep(self, name: str, artifact: Artifact, found: _Answers, points: Points) -> None:
         dp = np.abs(found.p - self.reference["val"])
-        rates = {
-            label: self._rates(label, found.p, point.threshold) for label, point in points.items()
+        truth = self.y.reshape(len(self.y), -1)
+        points = {
+            label: reached(points[label], truth[:, column], found.p[:, column])
+            for column, label in enumerate(self.model.findings)
+            if label in points
         }
         row = Row(
             artifact=name,
@@ -318,12 +313,8 @@ class _Export:
             median_dp=float(np.median(dp)),
             decisions_differ=self._differing(found.p, points),
             auc=metrics.auc(self.model.task, self.y, found.p),
-            sensitivity=float(np.mean([r["sensitivity"] for r in rates.values()]))
-            if rates
-            else None,
-            specificity=float(np.mean([r["specificity"] for r in rates.values()]))
-            if rates
-            else None,
+            sensitivity=_mean([point.sensitivity for point in points.values()]),
+            specificity=_mean([point.specificity for point in points.values()]),
             ms=found.ms,
         )
         measured = {
@@ -332,11 +323,7 @@ class _Export:
             if key not in ("artifact", "variant", "bytes", "ms")
         }
         self.rows.append(row)
-        self.answers[name] = found.p
-        self.decision[name] = {
-            label: msgspec.structs.replace(points[label], **reached)
-            for label, reached in rates.items()
-        }
+        self.answers[name], self.decision[name] = found.p, points
         self.artifacts[name] = msgspec.structs.replace(artifact, metrics=measured)
 
     def _differing(self, p: gates.Answers, points: Points) -> int:
@@ -411,8 +398,9 @@ class _Export:
             self.progress(what, 0, 0)
 
 
-def _mean_of(rate: str, rates: dict[str, dict[str, float]]) -> float | None:
-    return float(np.mean([of[rate] for of in rates.values()])) if rates else None
+def _mean(rates: list[float | None]) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return float(np.mean(known)) if known else None
 
 
 def describe(gate: Gate) -> str:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from medimg_edge.errors import RunError, WriteError
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import OperatingPoint, Task
-from medimg_edge.operating_point import operating_point
+from medimg_edge.operating_point import operating_point, reached
 from medimg_edge.record import printable
 from medimg_edge.whole_file import write_whole
 from medimg_export import checkpoint, metrics
@@ -114,11 +114,14 @@ def make_run(
     task, labels = prepared.dataset.task, prepared.dataset.labels
     rows = prepared.splits.val
     y, groups = prepared.y[rows], prepared.groups(rows)
-    logits = logits_of(trained.model, prepared, rows, progress)
+    draws = prepared.recipe.training.validation_draws
     chosen_y, chosen_logits = validate(prepared, trained.model, progress)
     temperature = fit_temperature(task, chosen_logits, chosen_y)
-    p = probabilities(task, logits, temperature)
     decision = operating_points(prepared, chosen_y, probabilities(task, chosen_logits, temperature))
+    logits = logits_of(trained.model, prepared, rows, progress) if draws else chosen_logits
+    p = probabilities(task, logits, temperature)
+    if draws:
+        decision = _of_draws(decision, draws, y, p)
     record = Record(
         recipe=prepared.recipe,
         data=printable(str(prepared.dataset.path.resolve())),
@@ -172,28 +175,31 @@ def _save(model: keras.Model, path: Path) -> None:
 def operating_points(
     prepared: Prepared, y: NDArray, p: NDArray[np.float64]
 ) -> dict[str, OperatingPoint]:
-    """One for each label that has a probability; none for multiclass, which takes the largest.
-
-    y and p: as ``validate`` returns them. What a point reaches is told of these, too: on draws of
-    the images, not on the images themselves, where the recipe asks for draws.
-    """
+    """One for each label that has a probability; none for multiclass, which takes the largest."""
     task, labels = prepared.dataset.task, prepared.dataset.labels
     wanted = prepared.recipe.decision.sensitivity
     if task == "multiclass":
         return {}
     if task == "binary":
-        points = {labels[1]: operating_point(y, p[:, 0], sensitivity=wanted)}
-    else:
-        points = {
-            label: operating_point(y[:, i], p[:, i], sensitivity=wanted)
-            for i, label in enumerate(labels)
-        }
-    draws = prepared.recipe.training.validation_draws
-    if not draws:
-        return points
+        return {labels[1]: operating_point(y, p[:, 0], sensitivity=wanted)}
     return {
-        label: msgspec.structs.replace(point, rule=f"{point.rule} on {draws} draws of each image")
-        for label, point in points.items()
+        label: operating_point(y[:, i], p[:, i], sensitivity=wanted)
+        for i, label in enumerate(labels)
+    }
+
+
+def _of_draws(
+    points: dict[str, OperatingPoint], draws: int, y: NDArray, p: NDArray[np.float64]
+) -> dict[str, OperatingPoint]:
+    """Points that were chosen on draws of the augmentation, with what they reach without it."""
+    truth = y.reshape(len(y), -1)
+    return {
+        label: reached(
+            msgspec.structs.replace(point, rule=f"{point.rule} on {draws} augmented draws"),
+            truth[:, column],
+            p[:, column],
+        )
+        for column, (label, point) in enumerate(points.items())
     }
 
 

@@ -109,19 +109,17 @@ def train(
     loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
     _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
 
-    recipe = msgspec.to_builtins(prepared.recipe)
-    identity = {
-        "recipe": {part: recipe[part] for part in ("data", "pixels", "training")},
-        "data": prepared.describe()["fingerprint"],
-    }
+    identity = checkpoint.identity_of(prepared.recipe, prepared.describe()["fingerprint"])
     path = folder / checkpoint.NAME
     state = checkpoint.load(path, model, identity) if resume else None
     if state is None:
         state = checkpoint.State()
         if schedule.head_epochs:
             state.history += _train_head(prepared, model, schedule, loss, folder, progress)
-        _keep_best(state, model, validation_auc(prepared, model, progress))
+        reached = validation_auc(prepared, model, progress)
+        _keep_best(state, model, reached)
         if schedule.head_epochs:  # minutes of work; without a head stage nothing is learned yet
+            state.history[-1]["val_auc"] = reached
             checkpoint.save(path, model, state, identity)
     report = report or (lambda row: None)
     for row in state.history:
@@ -182,11 +180,11 @@ def validate(
     training, rows = prepared.recipe.training, prepared.splits.val
     if not training.validation_draws:
         return prepared.y[rows], logits_of(model, prepared, rows, progress)
-    logits = []
-    for each in range(training.validation_draws):
+    draws, logits = training.validation_draws, []
+    for each in range(draws):
         changed = _Augmented(prepared, BEYOND_TRAINING + each)
-        logits += predict(model, changed, rows, progress, "validating")
-    return np.concatenate([prepared.y[rows]] * training.validation_draws), np.concatenate(logits)
+        logits += predict(model, changed, rows, progress, f"validating, {each + 1} of {draws}")
+    return np.concatenate([prepared.y[rows]] * draws), np.concatenate(logits)
 
 
 def validation_auc(
@@ -277,7 +275,6 @@ def _train_head(
             float(head.train_on_batch(features[each], prepared.y[rows[each]])) for each in batches
         ]
         history.append({"stage": "head", "epoch": epoch, "loss": float(np.mean(losses))})
-    history[-1]["val_auc"] = validation_auc(prepared, model, progress)
     history[-1]["seconds"] = round(time.perf_counter() - started, 1)
     return history
 

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import keras
@@ -11,9 +12,11 @@ import pytest
 
 from medimg_edge.errors import RunError, WriteError
 from medimg_export import checkpoint
-from medimg_export.checkpoint import State
+from medimg_export.checkpoint import State, identity_of
+from medimg_export.recipe import Recipe, override
 
-IDENTITY = {"recipe": {"labels": ("a", "b"), "seed": 1}, "data": "abc"}
+RECIPE = override(Recipe(), data={"labels": ["a", "b"]}, training={"seed": 1})
+IDENTITY = identity_of(RECIPE, "abc")
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(64, 5)), RANDOM.integers(0, 2, (64, 1))
 
@@ -82,7 +85,24 @@ def test_none_where_there_is_none(tmp_path: Path):
     assert checkpoint.load(tmp_path / checkpoint.NAME, network(), IDENTITY) is None
 
 
-@pytest.mark.parametrize("identity", [IDENTITY | {"data": "abd"}, IDENTITY | {"recipe": {}}])
+def test_a_checkpoint_of_a_release_without_an_option_left_it_out(tmp_path: Path):
+    before = deepcopy(IDENTITY)
+    del before["recipe"]["training"]["validation_draws"]
+    del before["recipe"]["training"]["augmentation"]["aspect"]
+    path = tmp_path / checkpoint.NAME
+    model = network()
+    checkpoint.save(path, model, state_of(model), before)
+    assert checkpoint.load(path, network(), IDENTITY) is not None
+    drawn = identity_of(override(RECIPE, training={"validation_draws": 2}), "abc")
+    with pytest.raises(RunError, match="another recipe"):
+        checkpoint.load(path, network(), drawn)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [identity_of(RECIPE, "abd"), identity_of(override(RECIPE, training={"seed": 2}), "abc")],
+    ids=["data", "recipe"],
+)
 def test_another_training_is_refused(written: Path, identity: dict):
     model = network()
     before = weights(model)

@@ -94,28 +94,34 @@ def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, pre
 
 
 def test_what_is_chosen_can_be_chosen_on_draws_of_the_augmentation(
-    run: Run, prepared: Prepared, tmp_path: Path
+    prepared: Prepared, tmp_path: Path
 ):
-    """Three draws of 32 images: the threshold and the temperature are of 96 changed images."""
-    recipe = override(prepared.recipe, training={"validation_draws": 3, "epochs": 0})
+    """Epoch, temperature and threshold are of 3 draws; what is told is of the images themselves."""
+    recipe = override(prepared.recipe, training={"validation_draws": 3, "epochs": 2})
     drawn = replace(prepared, recipe=recipe)
     found, metrics = make_run(drawn, tmp_path / "drawn")
     y, changed = validate(drawn, found.model())
     rows = prepared.rows("val")
-    assert len(y) == len(changed) == 3 * len(rows)
     assert y.tolist() == prepared.y[rows].tolist() * 3
     spec = recipe.training.augmentation
     for each, part in enumerate(np.split(changed, 3)):
         drawn_as = draw(len(prepared.y), seed=recipe.training.seed, epoch=BEYOND_TRAINING + each)
         pixels = [augment(prepared.cached.pixels[row], drawn_as[row], spec) for row in rows]
         assert part == pytest.approx(found.model().predict_on_batch(np.stack(pixels)), abs=1e-5)
+
+    history = list(csv.DictReader((found.path / "history.csv").open()))
+    best = max(float(row["val_auc"]) for row in history)
+    assert best == pytest.approx(roc_auc_score(y, changed[:, 0]))
+    assert best != pytest.approx(roc_auc_score(prepared.y[rows], logits(found, prepared)[:, 0]))
     temperature = fit_temperature("binary", changed, y)
     assert found.record.temperature == pytest.approx(temperature)
     expected = operating_point(y, probabilities("binary", changed, temperature)[:, 0])
     point = found.record.decision["opacity"]
     assert point.threshold == pytest.approx(expected.threshold, abs=1e-6)
-    assert point.rule == "youden on 3 draws of each image"
-    assert metrics.n == len(rows)  # what is told of validation is of the images as they are
+    assert point.rule == "youden on 3 augmented draws"
+    assert metrics.n == len(rows)
+    assert point.sensitivity == pytest.approx(metrics.values["sensitivity"].value)
+    assert point.specificity == pytest.approx(metrics.values["specificity"].value)
 
 
 def test_a_finished_run_can_be_resumed_and_stays_the_same(
@@ -271,10 +277,17 @@ def test_multilabel(multilabel_run: Run):
     record = multilabel_run.record
     assert (record.task, record.labels) == ("multilabel", ("left", "top"))
     y, p, found = answered(multilabel_run)
+    prepared = prepare(Path(record.data), record.recipe)
+    drawn_y, drawn = validate(prepared, multilabel_run.model())
+    drawn = probabilities("multilabel", drawn, record.temperature)
     for column, label in enumerate(record.labels):
         point = record.decision[label]
         truth = y[:, column] == 1
-        assert (p[truth, column] >= point.threshold).mean() >= 0.9
-        assert point.rule == "sensitivity>=0.9"
+        called = p[:, column] >= point.threshold
+        assert point.sensitivity == pytest.approx(called[truth].mean())
+        assert point.specificity == pytest.approx((~called[~truth]).mean())
+        called = drawn[:, column] >= point.threshold
+        assert called[drawn_y[:, column] == 1].mean() >= 0.9
+        assert point.rule == "sensitivity>=0.9 on 2 augmented draws"
         auc = found.per_label[label]["auc"].value
         assert auc == pytest.approx(roc_auc_score(truth, p[:, column]))
