@@ -90,7 +90,8 @@ class Training(Struct, frozen=True):
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
     validation_draws: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     """Validation images choose epoch, temperature and operating point under so many draws of the
-    augmentation; 0: as they are. What is drawn like train is easier than what a clinic brings."""
+    augmentation, all of its kinds; 0: as they are. For sets whose images differ from a clinic's in
+    ways that the augmentation has: the threshold then lies where these do not cross it."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     augmentation: Augmentation = Augmentation()
 
