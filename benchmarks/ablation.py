@@ -16,9 +16,9 @@ like train, and the official test set is not; so it is seen in other ways too:
 
 Decisions are taken at three operating points of validation: Youden's, the one that reaches a
 sensitivity of .95, and Youden's on validation images under three draws of the recipe's
-augmentation. Every variant changes the recipe as it stands, which has changed since the first rows: a row names its
-commit. It is one line in FOLDER/ablation.csv, and one that is there is not run again. Four to
-fifteen minutes each at 128 pixels on two cores.
+augmentation. Every variant changes the recipe as it stands, which has changed since the first rows:
+a row names its commit. It is one line in FOLDER/ablation.csv, and one that is there is not run
+again: name a new FOLDER for another commit. Four to fifteen minutes each at 128 pixels.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Run: python benchmarks/shortcuts.py DATA [BUNDLE...]
 
-DATA is the folder of the public sets. No test image is looked at. First, on images of train: how much
-wider the originals of ill children are than those of healthy ones, and how well the classes can be
-told apart by the power spectrum alone, which knows nothing of where anything is. Then, for each
-bundle, on the validation images of its own training and at its own operating point: as they are,
-and with the shapes, or the sharpness, of the two classes exchanged. A minute, and one for each
+DATA is the folder of the public sets. No test image is looked at. First, on images of train: how
+much wider the originals of ill children are than those of healthy ones, and how well the classes
+can be told apart by the power spectrum alone, which knows nothing of where anything is. Then, for
+each bundle, on the validation images of its own training and at its own operating point: as they
+are, and with the shapes, or the sharpness, of the two classes exchanged. A minute, and one for each
 bundle.
 """
 
