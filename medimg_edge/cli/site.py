@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from medimg_edge.site_rates import Rate
 
 
+OTHERWISE = "; if yours are more or fewer, say how many: --prevalence SHARE"
+
+
 def _target(value: float | None) -> float | None:
     """Refuse a rate that nothing could reach or everything does; NaN, too."""
     if value is not None and not 0 < value <= 1:
@@ -126,7 +129,7 @@ def _rate(rate: Rate | None, grouped: bool) -> str:
 
 def _explained(fitted: Fitted) -> Iterator[str]:
     """What the numbers are of, and where they hold."""
-    data = fitted.profile.data
+    data, several = fitted.profile.data, len(fitted.profile.findings) > 1
     whose = f" of {data.patients} patients" if data.patients is not None else ""
     for label, fit in fitted.profile.findings.items():
         share = data.positives[label] / data.images
@@ -136,7 +139,7 @@ def _explained(fitted: Fitted) -> Iterator[str]:
         if fit.prevalence is None:
             yield (
                 f"{label}: PPV, referral rate and probabilities hold where {share:.1%} of those "
-                "examined have it; if yours are not so many, say how many: --prevalence SHARE."
+                f"examined have it{'' if several else OTHERWISE}."
             )
         else:
             yield (

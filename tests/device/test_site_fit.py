@@ -111,6 +111,7 @@ def test_patients_are_not_divided(answering, tmp_path):
         assert rates.referred.n == n
         assert rates.referred.high == pytest.approx(0.0876, abs=1e-3)  # Wilson: 0 of 40
         assert any("may be anywhere from" in each for each in found.warnings)
+        assert any("patients the PPV may be" in each for each in found.warnings) is (n == 400)
 
 
 def test_a_hopeless_number_is_said(answering, tmp_path):
@@ -183,7 +184,7 @@ def test_a_multiclass_bundle_has_no_threshold(mean_bundle, tmp_path):
         fitted(folder, write_site(tmp_path / "site", 40))
 
 
-def test_multilabel_fits_each_label(mean_bundle, tmp_path):
+def test_multilabel_fits_each_label(mean_bundle, tmp_path, called):
     folder = mean_bundle([12, -12], [-6, 6], labels=("bright", "dark"))
     sheet = write_site(tmp_path / "site", 300)
     text = sheet.read_text().replace(",yes,", ",bright,").replace(",no,", ",dark,")
@@ -193,6 +194,9 @@ def test_multilabel_fits_each_label(mean_bundle, tmp_path):
     bright, dark = found.profile.findings.values()
     assert dark.slope == pytest.approx(bright.slope, rel=1e-3)
     assert dark.intercept == pytest.approx(-bright.intercept, abs=1e-3)
+    told = called("calibrate", folder, sheet).stdout
+    assert "dark: PPV, referral rate and probabilities hold where" in told
+    assert "--prevalence" not in told  # which is refused
 
 
 def test_the_command_writes_tells_and_is_used(answering, tmp_path, called):

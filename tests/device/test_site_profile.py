@@ -167,12 +167,16 @@ def test_written_and_read_back(bundle, tmp_path):
     assert profile_for(bundle, created="2026-02-01").hash != profile.hash
 
 
-def test_what_the_first_release_wrote_is_written_the_same(bundle):
-    """No prevalence: no field, and the hash that records name stays."""
-    profile = profile_for(bundle)
-    raw = json.loads(encode(profile))
-    assert set(raw["findings"]["opacity"]) == {"slope", "intercept", "point"}
-    assert msgspec.json.decode(encode(profile), type=SiteProfile) == profile
+def test_what_the_first_release_wrote_opens_and_is_written_the_same(frozen, bundle, image):
+    """The hash that its records name stays."""
+    path = frozen.parent / "profile-0.1.0.json"
+    classifier = Classifier(bundle, profile=path)
+    assert classifier.profile is not None
+    assert classifier.profile.findings["opacity"].prevalence is None
+    assert encode(classifier.profile) == path.read_bytes()
+    name = "4a07f0c847ab8dbb"
+    assert classifier.profile.hash[:16] == name
+    assert (classifier.predict(image).record.profile or "")[:16] == name
 
 
 def test_a_prevalence_is_kept(bundle, tmp_path):
