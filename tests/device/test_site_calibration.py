@@ -7,8 +7,16 @@ import pytest
 from scipy.optimize import minimize
 
 from medimg_edge.errors import DataInvalid, RecipeError
+from medimg_edge.manifest import OperatingPoint
 from medimg_edge.operating_point import decide
-from medimg_edge.site_calibration import Targets, choose_point, fit_calibration, fit_sigmoid
+from medimg_edge.site_calibration import (
+    Targets,
+    at_prevalence,
+    choose_point,
+    fit_calibration,
+    fit_sigmoid,
+)
+from medimg_edge.site_profile import Calibration, calibrated
 
 
 def sigmoid(z: Any) -> Any:
@@ -102,3 +110,20 @@ def test_a_band_is_left_out_where_nothing_is_left_to_it():
 def test_targets_out_of_range(targets, says):
     with pytest.raises(RecipeError, match=says):
         Targets(*targets)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.9, 0.98])
+def test_rounding_takes_no_image_to_the_other_side(share):
+    """Probabilities so near to each other that single precision hardly tells them apart."""
+    p = (0.5 + np.arange(40) * 4e-7).astype(np.float32).astype(np.float64)
+    for count in range(1, 40):
+        y = np.arange(40) >= count
+        lowest = float(calibrated(p, 0.37, -0.2)[count])  # as ``between`` takes it at need
+        here = Calibration(0.37, -0.2, OperatingPoint(threshold=lowest, rule="stated"))
+        there = at_prevalence(here, p, share, float(y.mean()))
+        decisions = [
+            [decide(value, fit.point) for value in fit.calibrated(p).tolist()]
+            for fit in (here, there)
+        ]
+        told_apart = len(np.unique(there.calibrated(p)[count - 1 : count + 1])) == 2
+        assert decisions[0] == decisions[1] or not told_apart
