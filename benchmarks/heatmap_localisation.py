@@ -84,7 +84,7 @@ def main() -> int:
     arguments.add_argument("--count", type=int, default=200)
     arguments.add_argument("--seed", type=int, default=FIRST_SEED)
     chosen = arguments.parse_args()
-    classifier = Classifier(chosen.bundle)
+    classifier = Classifier(chosen.bundle, profile=None)
     found = measure(classifier, chosen.count, chosen.seed)
     print(
         "| artifact | grid | positives | found | maximum in the mask | mask covers | times chance |"

@@ -26,7 +26,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=100_021)
     chosen = arguments.parse_args()
     phantom = chest(chosen.seed, positive=True, size=SIDE)
-    found = Classifier(chosen.bundle).predict(phantom.pixels)
+    found = Classifier(chosen.bundle, profile=None).predict(phantom.pixels)
     assert found.heatmap is not None
     radiograph = np.repeat((phantom.pixels >> 8).astype(np.uint8)[..., None], 3, axis=2)
     evidence = overlay(radiograph, found.heatmap[..., 0])

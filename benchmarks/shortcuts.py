@@ -133,7 +133,7 @@ def _spectrum(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _print_exchanged(path: Path, copy: Path) -> None:
-    classifier = Classifier(Bundle.open(path))
+    classifier = Classifier(Bundle.open(path), profile=None)
     manifest = classifier.manifest
     prepared = prepare(copy, recipes.recall(manifest.training["recipe"]))
     threshold = manifest.decision[classifier.artifact][manifest.labels[1]].threshold

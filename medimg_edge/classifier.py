@@ -94,7 +94,7 @@ class Classifier:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.artifact = self.bundle.artifact(artifact)
-        self.profile = _profile(profile, self.bundle)
+        self.profile, self._profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
             self.profile.require_for(self.bundle, self.artifact)
         self.threads = threads
@@ -192,10 +192,6 @@ class Classifier:
         return Model(self.manifest.name, self.manifest.version, self.bundle.hash)
 
     @cached_property
-    def _profile_hash(self) -> str | None:
-        return None if self.profile is None else self.profile.hash
-
-    @cached_property
     def _points(self) -> dict[str, OperatingPoint]:
         if self.profile is None:
             return self.manifest.decision[self.artifact]
@@ -224,24 +220,33 @@ class Classifier:
         return None
 
     def __reduce__(self) -> tuple:
-        return _load, (self.bundle.path.absolute(), self.artifact, self.profile, self.threads)
+        profile = self.profile, self._profile_hash
+        return _load, (self.bundle.path.absolute(), self.artifact, *profile, self.threads)
 
 
 def _profile(
     profile: SiteProfile | str | os.PathLike[str] | None, bundle: Bundle
-) -> SiteProfile | None:
+) -> tuple[SiteProfile, str] | tuple[None, None]:
+    """The profile, and the hash by which records name it: that of the file where there is one."""
     if profile == "auto":
-        path = site_profile.beside(bundle)
-        return site_profile.load(path) if path.exists() else None
-    if profile is None or isinstance(profile, SiteProfile):
-        return profile
-    return site_profile.load(profile)
+        profile = site_profile.find(bundle)
+    if profile is None:
+        return None, None
+    if isinstance(profile, SiteProfile):
+        return profile, profile.hash
+    return site_profile.read(profile)
 
 
 def _load(
-    path: os.PathLike[str], artifact: str, profile: SiteProfile | None, threads: int
+    path: os.PathLike[str],
+    artifact: str,
+    profile: SiteProfile | None,
+    profile_hash: str | None,
+    threads: int,
 ) -> Classifier:
-    return Classifier(path, artifact=artifact, profile=profile, threads=threads)
+    classifier = Classifier(path, artifact=artifact, profile=profile, threads=threads)
+    classifier._profile_hash = profile_hash
+    return classifier
 
 
 def _name(source: Source | Image) -> str:

@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medimg_edge.errors import DataInvalid, DataMissing, TooFewImages
@@ -55,9 +55,9 @@ def read_labels(path: Path) -> LabelSheet:
     if not rows:
         raise TooFewImages(f"{path} has a header and no rows: add one row per image.")
     _refuse_missing(path, rows)
-    by_name, repeated = _by_name(path, rows)
+    by_file, repeated = _by_file(path, rows)
     unused = tuple(name for name in header if name not in COLUMNS)
-    return LabelSheet(list(by_name.values()), tuple(repeated), unused)
+    return LabelSheet(list(by_file.values()), tuple(repeated), unused)
 
 
 def has_columns(path: Path) -> bool:
@@ -141,20 +141,31 @@ def _refuse_missing(path: Path, rows: list[LabelledImage]) -> None:
         )
 
 
-def _by_name(
+def _by_file(
     path: Path, rows: list[LabelledImage]
-) -> tuple[dict[str, LabelledImage], dict[str, None]]:
-    """One row per file, and the files of which several rows say the same."""
-    by_name: dict[str, LabelledImage] = {}
-    repeats, contradictions = {}, {}
+) -> tuple[dict[str, LabelledImage], dict[str, str]]:
+    """One row per file, and the names of which several rows say the same.
+
+    A file may have several names: relative and absolute, or a link.
+    """
+    by_file: dict[str, LabelledImage] = {}
+    repeats: dict[str, str] = {}
+    contradictions: dict[str, str] = {}
     for row in rows:
-        first = by_name.setdefault(row.name, row)
+        first = by_file.setdefault(os.path.realpath(row.path), row)
         if first is not row:
-            (repeats if first == row else contradictions)[row.name] = None
+            same = replace(row, name=first.name, path=first.path) == first
+            (repeats if same else contradictions)[row.name] = first.name
     if contradictions:
         raise DataInvalid(
             f"{path} says different things about {len(contradictions)} files: "
-            f"{first_few(contradictions)}. Give each file one row; several labels "
-            "of one image go into one cell, between semicolons."
+            f"{first_few(map(_named_twice, contradictions.items()))}. Give each file one row; "
+            "several labels of one image go into one cell, between semicolons."
         )
-    return by_name, repeats
+    return by_file, repeats
+
+
+def _named_twice(names: tuple[str, str]) -> str:
+    """One file by the name of a row, and by that of the first where it is another."""
+    name, first = names
+    return name if name == first else f"{name} (also {first})"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import ProfileInvalid
+from medimg_edge.errors import ProfileInvalid, WriteError
 from medimg_edge.manifest import Count, OperatingPoint, Sha256
 
 SCHEMA = 1
@@ -32,12 +32,21 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every part of a profile."""
 
 
-class Calibration(Struct, frozen=True):
-    """For one label: how its probability is changed, and where it becomes a decision."""
+class Calibration(Struct, frozen=True, omit_defaults=True):
+    """For one label: how its probability is changed, and where it becomes a decision.
+
+    ``prevalence``: the share of those examined for whom its probabilities hold, where one was
+    stated; else that of the images it was fitted on.
+    """
 
     slope: Annotated[float, msgspec.Meta(gt=0)]
     intercept: float
     point: OperatingPoint
+    prevalence: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+
+    def calibrated(self, p: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The site's probabilities of this label, float32, in [0, 1]."""
+        return calibrated(p, self.slope, self.intercept)
 
 
 class SiteData(Struct, frozen=True):
@@ -61,7 +70,7 @@ class SiteProfile(Struct, frozen=True):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the profile as ``encode`` writes it: records name it."""
+        """SHA-256 of the profile as ``encode`` writes it; of one that was read, see ``read``."""
         return hashlib.sha256(encode(self)).hexdigest()
 
     def calibrated(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,8 +122,42 @@ def logit(p: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def beside(bundle: Bundle) -> Path:
     """Where a bundle's profile lies."""
-    path = bundle.path.absolute()
+    path = bundle.path.resolve()
     return path.with_name(path.name + SUFFIX)
+
+
+def find(bundle: Bundle) -> Path | None:
+    """The profile that lies beside a bundle.
+
+    Else the one beside the link that the bundle was opened by, where release 0.1.0 wrote it.
+    """
+    for path in (beside(bundle), Path(os.path.abspath(bundle.path) + SUFFIX)):
+        if path.exists():
+            return path
+    return None
+
+
+def refuse_to_replace(path: Path, bundle: Bundle) -> None:
+    """Refuse to write a profile into its bundle, which then would not open, or over anything else.
+
+    Raises WriteError.
+    """
+    if (path.parent.resolve() / path.name).is_relative_to(bundle.path.resolve()):
+        raise WriteError(
+            f"{path} lies in the bundle {bundle.path}, which must stay as it is. Name a file "
+            "elsewhere, or leave out --out."
+        )
+    if not path.exists() or path.is_dir():  # a folder is refused by whoever writes
+        return
+    try:
+        if not path.is_file():
+            raise ProfileInvalid(f"{path} is no regular file.")
+        load(path)
+    except ProfileInvalid as error:
+        raise WriteError(
+            f"{path} exists and is no site profile, which is all that is written over: {error} "
+            "It is unchanged. Name another file, or move this one away."
+        ) from error
 
 
 def encode(profile: SiteProfile) -> bytes:
@@ -124,12 +167,20 @@ def encode(profile: SiteProfile) -> bytes:
 
 def load(path: str | os.PathLike[str]) -> SiteProfile:
     """Read a profile. Raises ProfileInvalid."""
+    return read(path)[0]
+
+
+def read(path: str | os.PathLike[str]) -> tuple[SiteProfile, str]:
+    """Read a profile; and the SHA-256 of its file, by which records name it.
+
+    Raises ProfileInvalid.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ProfileInvalid(f"{os.fspath(path)} is larger than a site profile can be.")
-        return msgspec.json.decode(data, type=SiteProfile)
+        return msgspec.json.decode(data, type=SiteProfile), hashlib.sha256(data).hexdigest()
     except OSError as error:
         raise ProfileInvalid(
             f"The site profile {os.fspath(path)} cannot be read: {error.strerror}."

@@ -18,7 +18,7 @@ from medimg_edge.record import Record, encode, failure
 
 CSV_COLUMNS = (
     *("input", "status", "label", "probability", "decision", "artifact", "elapsed_ms"),
-    *("model", "model_hash", "code", "message", "warnings"),
+    *("model", "model_hash", "code", "message", "warnings", "profile"),
 )
 
 Write = Callable[[Record | None], None]
@@ -146,6 +146,7 @@ def _csv_rows(record: Record) -> list[dict[str, object]]:
         "model": f"{record.model.name} {record.model.version}",
         "model_hash": record.model.hash,
         "warnings": "; ".join(record.warnings),
+        "profile": record.profile or "",
     }
     return [
         {

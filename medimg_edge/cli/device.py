@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from medimg_edge.cli import output
 from medimg_edge.models import DEFAULT
-
-if TYPE_CHECKING:
-    from medimg_edge.site_fit import Rate
 
 BundleOption = Annotated[
     Path | None,
@@ -145,75 +142,6 @@ def verify(
         typer.echo(f"Not checked here: {', '.join(untested)}.")
 
 
-def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="The bundle; it is not changed.")],
-    labelled: Annotated[Path, typer.Argument(help="A CSV of your own images: path,label[,group].")],
-    target_sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Take the most specific threshold that reaches it.",
-            show_default="Youden's",
-        ),
-    ] = None,
-    refer_band: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SPECIFICITY",
-            min=0.0,
-            max=1.0,
-            help="Positive only from this specificity on; between it and the threshold: refer.",
-        ),
-    ] = None,
-    artifact: Annotated[
-        str, typer.Option(help="A model file of the bundle; auto is its default.")
-    ] = "auto",
-    out: Annotated[
-        Path | None, typer.Option(help="The site profile.", show_default="BUNDLE.profile.json")
-    ] = None,
-) -> None:
-    """Fit a bundle's probabilities and thresholds to your own labelled images.
-
-    Writes a site profile beside the bundle, which `infer` then uses and names in every answer. The
-    rates are measured on patients that the fit has not seen.
-
-    Example: medimg-edge calibrate pneumonia ours/labels.csv --target-sensitivity 0.95
-    """
-    from medimg_edge import site_profile
-    from medimg_edge.classifier import Classifier
-    from medimg_edge.site_fit import fit_profile
-    from medimg_edge.whole_file import whole_file
-
-    classifier = Classifier(bundle, artifact=artifact, profile=None)
-    path = out or site_profile.beside(classifier.bundle)
-    with whole_file(path) as file:
-        fitted = fit_profile(
-            classifier,
-            labelled,
-            sensitivity=target_sensitivity,
-            refer_specificity=refer_band,
-            progress=output.progress,
-        )
-        file.write(site_profile.encode(fitted.profile))
-    for failure in fitted.failures:
-        output.note(f"left out: {failure.input}: {failure.message} [{failure.code}]")
-    rows = [
-        (label, name, _rate(getattr(found.bundle, name)), _rate(getattr(found.profile, name, None)))
-        for label, found in fitted.measured.items()
-        for name in ("sensitivity", "specificity", "ppv", "referred")
-    ]
-    output.clear()
-    header = ("finding", "", "as the bundle decides", "with the profile, on unseen patients")
-    typer.echo(output.table(rows, header))
-    for label, fit in fitted.profile.findings.items():
-        band = f"; refer below {fit.point.refer[1]:.4f}" if fit.point.refer else ""
-        typer.echo(f"{label} from p = {fit.point.threshold:.4f} ({fit.point.rule}){band}")
-    for warning in fitted.warnings:
-        output.note(f"warning: {warning}")
-    typer.echo(f"{path} holds the profile {fitted.profile.hash[:16]}.")
-
-
 def info(
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
 ) -> None:
@@ -263,12 +191,6 @@ def schema(
 
     documents = {"record": record, "manifest": manifest, "profile": site_profile}
     typer.echo(json.dumps(documents[document.value].schema(), indent=2))
-
-
-def _rate(rate: Rate | None) -> str:
-    if rate is None or rate.value is None:
-        return "unknown"
-    return f"{rate.value:.3f}  {rate.low:.3f} to {rate.high:.3f}  of {rate.n}"
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:

@@ -1,5 +1,6 @@
 """The device without the workstation: what is imported, and what is not."""
 
+import ast
 import json
 import pkgutil
 import subprocess
@@ -106,3 +107,15 @@ def test_import_contracts():
         pytest.skip("import-linter is not installed")
     done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_benchmarks_measure_the_bundle_not_a_site():
+    """A profile that happens to lie beside a bundle must not change a figure of the README."""
+    calls = [
+        (path.name, {each.arg for each in node.keywords})
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Classifier"
+    ]
+    assert {"shortcuts.py", "heatmap_localisation.py"} <= {name for name, _ in calls}
+    assert [name for name, keywords in calls if "profile" not in keywords] == []

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import DataInvalid, DataMissing, TooFewImages
-from medimg_edge.site_fit import Fitted, fit_profile, fit_sigmoid, wilson
+from medimg_edge.errors import DataInvalid, DataMissing, RecipeError, TooFewImages
+from medimg_edge.site_fit import Fitted, fit_profile
 from medimg_edge.site_profile import beside, load
 
 SLOPE, INTERCEPT = 0.6, -1.2
@@ -64,33 +64,6 @@ def test_the_sites_own_curve_is_found(answering, tmp_path):
     assert found.failures == found.warnings == ()
 
 
-def test_the_fit_is_the_best_there_is():
-    rng = np.random.default_rng(5)
-    z = rng.normal(0, 3, 300)
-    y = rng.random(300) < sigmoid(0.4 * z - 0.7)
-
-    def loss(at):
-        margin = np.where(y, 1, -1) * (at[0] * z + at[1])
-        return np.logaddexp(0, -margin).sum() + (at[0] - 1) ** 2 / 2 + at[1] ** 2 / 18
-
-    best = minimize(loss, [1, 0], method="BFGS", options={"gtol": 1e-8})
-    assert fit_sigmoid(z, y) == pytest.approx(tuple(best.x), abs=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 16.0])
-def test_separable_images_stay_finite(scale):
-    z = scale * np.repeat([-1.0, 1.0], 40)
-    slope, intercept = fit_sigmoid(z, z > 0)
-    assert 0 < slope < 100
-    assert intercept == pytest.approx(0, abs=1e-6)
-
-
-def test_answers_the_wrong_way_round_are_refused():
-    z = np.linspace(-4, 4, 200)
-    with pytest.raises(DataInvalid, match="swapped"):
-        fit_sigmoid(z, z < 0)
-
-
 @pytest.mark.parametrize("target", [0.8, 0.95, 1.0])
 def test_a_target_sensitivity_is_reached(answering, tmp_path, target):
     sheet = write_site(tmp_path / "site", 400)
@@ -138,6 +111,7 @@ def test_patients_are_not_divided(answering, tmp_path):
         assert rates.referred.n == n
         assert rates.referred.high == pytest.approx(0.0876, abs=1e-3)  # Wilson: 0 of 40
         assert any("may be anywhere from" in each for each in found.warnings)
+        assert any("patients the PPV may be" in each for each in found.warnings) is (n == 400)
 
 
 def test_a_hopeless_number_is_said(answering, tmp_path):
@@ -210,7 +184,7 @@ def test_a_multiclass_bundle_has_no_threshold(mean_bundle, tmp_path):
         fitted(folder, write_site(tmp_path / "site", 40))
 
 
-def test_multilabel_fits_each_label(mean_bundle, tmp_path):
+def test_multilabel_fits_each_label(mean_bundle, tmp_path, called):
     folder = mean_bundle([12, -12], [-6, 6], labels=("bright", "dark"))
     sheet = write_site(tmp_path / "site", 300)
     text = sheet.read_text().replace(",yes,", ",bright,").replace(",no,", ",dark,")
@@ -220,21 +194,9 @@ def test_multilabel_fits_each_label(mean_bundle, tmp_path):
     bright, dark = found.profile.findings.values()
     assert dark.slope == pytest.approx(bright.slope, rel=1e-3)
     assert dark.intercept == pytest.approx(-bright.intercept, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("count", "n", "low", "high"),
-    [
-        (0, 10, 0.0, 0.2775),  # tables of Wilson's interval, as in Newcombe 1998
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson(count, n, low, high):
-    rate = wilson(count, n, n)
-    assert (rate.value, rate.n) == (count / n, n)
-    assert (rate.low, rate.high) == pytest.approx((low, high), abs=1e-4)
+    told = called("calibrate", folder, sheet).stdout
+    assert "dark: PPV, referral rate and probabilities hold where" in told
+    assert "--prevalence" not in told  # which is refused
 
 
 def test_the_command_writes_tells_and_is_used(answering, tmp_path, called):
@@ -257,9 +219,145 @@ def test_the_command_writes_tells_and_is_used(answering, tmp_path, called):
     assert load(tmp_path / "other.json") != profile
 
 
-@pytest.mark.parametrize("options", [("--target-sensitivity", 1.5), ("--refer-band", -1)])
-def test_a_target_out_of_range_is_usage(answering, tmp_path, called, options):
-    assert called("calibrate", answering, tmp_path / "x.csv", *options).returncode == 2
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--target-sensitivity", (0, 1.5, "nan")),
+        ("--refer-band", (0, -1)),
+        ("--prevalence", (0, 1, 1.5, "nan")),
+    ],
+)
+def test_a_target_out_of_range_is_usage(answering, tmp_path, called, option, values):
+    for value in values:  # nothing else is looked at: there is no such sheet
+        done = called("calibrate", answering, tmp_path / "x.csv", option, value)
+        assert done.returncode == 2
+        assert option in done.stderr
+
+
+@pytest.mark.parametrize("option", ["sensitivity", "refer_specificity", "prevalence"])
+def test_a_target_out_of_range_is_refused_before_an_image_is_answered(answering, tmp_path, option):
+    sheet = write_site(tmp_path / "site", 4)
+    shown = []
+    with pytest.raises(RecipeError, match="is 0; accepted"):
+        fitted(answering, sheet, progress=lambda *step: shown.append(step), **{option: 0})
+    assert shown == []
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_command_says_of_whom_its_numbers_are(answering, tmp_path, called, grouped):
+    sheet = write_site(tmp_path / "site", 40, images_of_each=2)
+    if not grouped:
+        lines = [line.rsplit(",", 1)[0] for line in sheet.read_text().splitlines()]
+        sheet.write_text("\n".join(lines))
+    ill = sheet.read_text().count(",yes")
+    told = called("calibrate", answering, sheet).stdout
+    whose = " of 40 patients" if grouped else ""
+    assert f"yes: {ill} of 80 images{whose} have it, {ill / 80:.1%}." in told
+    assert f"probabilities hold where {ill / 80:.1%} of those" in told
+    assert "--prevalence SHARE" in told
+    assert "a target was met on them, not that it will be on others" in told
+    assert ("of 80 (40 patients)" in told) is grouped
+    assert "referred as found" not in told
+
+
+def test_the_command_takes_a_prevalence(answering, tmp_path, called):
+    sheet = write_site(tmp_path / "site", 120)
+    options = ("--refer-band", 0.9, "--target-sensitivity", 0.95)
+    plain = called("calibrate", answering, sheet, *options, "--out", tmp_path / "plain.json")
+    done = called("calibrate", answering, sheet, *options, "--prevalence", 0.02)
+    assert done.returncode == 0, done.stderr
+    assert "are for where 0.02 of those examined have it (--prevalence)" in done.stdout
+    assert "referred as found" in done.stdout
+    assert "probabilities hold where" not in done.stdout
+
+    def row(text: str, name: str) -> str:
+        return next(line for line in text.splitlines() if f" {name} " in line)
+
+    for name, same in (("sensitivity", True), ("specificity", True), ("ppv", False)):
+        assert (row(done.stdout, name) == row(plain.stdout, name)) is same
+    there, here = load(beside(Bundle.open(answering))), load(tmp_path / "plain.json")
+    assert (there.findings["yes"].prevalence, here.findings["yes"].prevalence) == (0.02, None)
+    images = sorted((tmp_path / "site").glob("*.png"))
+    one, other = (Classifier(answering, profile=profile) for profile in (there, here))
+    for image in images:
+        assert one.predict(image).decision == other.predict(image).decision
+        assert (one.predict(image).probability or 0) < (other.predict(image).probability or 0)
+
+
+def test_a_prevalence_is_of_one_finding(mean_bundle, tmp_path):
+    folder = mean_bundle([12, -12], [-6, 6], labels=("bright", "dark"))
+    with pytest.raises(DataInvalid, match="2: bright, dark"):
+        fitted(folder, tmp_path / "none.csv", prevalence=0.1)
+
+
+def test_a_band_that_is_not_needed_is_said(answering, tmp_path):
+    found = fitted(answering, write_site(tmp_path / "site", 120), refer_specificity=0.1)
+    assert found.profile.findings["yes"].point.refer is None
+    assert any("no image is referred: a specificity of 0.1" in each for each in found.warnings)
+
+
+def test_a_file_with_two_names_is_one_image(answering, tmp_path, called):
+    sheet = write_site(tmp_path / "site", 60)
+    first = fitted(answering, sheet).profile
+    header, row, *rows = sheet.read_text().splitlines()
+    (tmp_path / "site" / "link.png").symlink_to("0000-0.png")
+    absolute = row.replace("0000-0.png", str(tmp_path / "site" / "0000-0.png"))
+    again = [absolute, row.replace("0000-0", "link"), row]
+    sheet.write_text("\n".join([header, row, *rows, *again]))
+    assert fitted(answering, sheet).profile.data == first.data
+    other = row.replace(",yes,", ",no,") if ",yes," in row else row.replace(",no,", ",yes,")
+    sheet.write_text("\n".join([header, row, *rows, other.replace("0000-0", "link")]))
+    done = called("calibrate", answering, sheet)
+    assert "error [data-invalid]" in done.stderr
+    assert "different things about 1 files: link.png (also 0000-0.png)" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["site/labels.csv", "site/0003-0.png", "notes.txt", "link.csv"])
+def test_nothing_but_a_profile_is_written_over(answering, tmp_path, called, name):
+    sheet = write_site(tmp_path / "site", 40)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "link.csv").symlink_to(sheet)
+    before = (tmp_path / name).read_bytes()
+    for image in (tmp_path / "site").glob("*.png"):  # said before an image is read
+        if image != tmp_path / name:
+            image.write_bytes(b"")
+    done = called("calibrate", answering, sheet, "--out", tmp_path / name)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error [write]: ")
+    assert "exists and is no site profile" in line
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_profile_is_written_over(answering, tmp_path, called):
+    sheet = write_site(tmp_path / "site", 60)
+    assert called("calibrate", answering, sheet).returncode == 0
+    first = load(beside(Bundle.open(answering)))
+    assert called("calibrate", answering, sheet, "--target-sensitivity", 0.9).returncode == 0
+    assert load(beside(Bundle.open(answering))) != first
+
+
+def test_no_special_file_is_replaced(answering, tmp_path, called):
+    sheet = write_site(tmp_path / "site", 40)
+    os.mkfifo(tmp_path / "pipe")
+    done = called("calibrate", answering, sheet, "--out", tmp_path / "pipe")
+    assert "is no regular file" in done.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_nothing_is_written_into_the_bundle(answering, tmp_path, called, monkeypatch):
+    sheet = write_site(tmp_path / "site", 60)
+    for name in ("p.json", "sub/../p.json"):
+        done = called("calibrate", answering, sheet, "--out", answering / name)
+        assert done.returncode == 1
+        assert "error [write]" in done.stderr
+        assert "lies in the bundle" in done.stderr
+    (answering / "signatures").mkdir()
+    monkeypatch.chdir(answering / "signatures")
+    assert called("calibrate", "..", sheet).returncode == 0
+    Bundle.open(answering)
+    assert beside(Bundle.open("..")) == beside(Bundle.open(answering))
+    assert beside(Bundle.open(answering)).exists()
 
 
 def test_a_bad_sheet_is_one_line(answering, tmp_path, called):

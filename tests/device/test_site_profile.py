@@ -1,6 +1,10 @@
 """A profile changes the answer, says so, and is refused beside any other bundle."""
 
+import csv
+import hashlib
+import io
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from medimg_edge.site_profile import (
     beside,
     calibrated,
     encode,
+    find,
     load,
     logit,
 )
@@ -160,6 +165,72 @@ def test_written_and_read_back(bundle, tmp_path):
     assert again.hash == profile.hash
     assert encode(again) == path.read_bytes()
     assert profile_for(bundle, created="2026-02-01").hash != profile.hash
+
+
+def test_what_the_first_release_wrote_opens_and_is_written_the_same(frozen, bundle, image):
+    """The hash that its records name stays."""
+    path = frozen.parent / "profile-0.1.0.json"
+    classifier = Classifier(bundle, profile=path)
+    assert classifier.profile is not None
+    assert classifier.profile.findings["opacity"].prevalence is None
+    assert encode(classifier.profile) == path.read_bytes()
+    name = "4a07f0c847ab8dbb"
+    assert classifier.profile.hash[:16] == name
+    assert (classifier.predict(image).record.profile or "")[:16] == name
+
+
+def test_a_prevalence_is_kept(bundle, tmp_path):
+    fit = Calibration(0.5, 1.0, OperatingPoint(0.4, "youden"), prevalence=0.1)
+    path = tmp_path / "p.json"
+    path.write_bytes(encode(profile_for(bundle, findings={"opacity": fit})))
+    assert load(path).findings["opacity"].prevalence == 0.1
+    path.write_bytes(path.read_bytes().replace(b'"prevalence": 0.1', b'"prevalence": 1.0'))
+    with pytest.raises(ProfileInvalid, match="prevalence"):
+        load(path)
+
+
+def test_records_name_the_file_that_was_read(bundle, image, tmp_path):
+    """Its bytes, which any host can hash, not how this release would write them."""
+    profile = profile_for(bundle)
+    path = tmp_path / "p.json"
+    path.write_bytes(encode(profile))
+    assert Classifier(bundle, profile=path).predict(image).record.profile == profile.hash
+    path.write_text(json.dumps(json.loads(path.read_bytes())))
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    classifier = Classifier(bundle, profile=path)
+    assert classifier.predict(image).record.profile == expected != profile.hash
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again.predict(image).record.profile == expected
+
+
+def test_csv_names_the_profile(bundle, image, called, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"")
+    path = tmp_path / "p.json"
+    path.write_bytes(encode(profile := profile_for(bundle)))
+
+    def rows(which: object) -> list[dict[str, str]]:
+        words = ("infer", image, damaged, "-b", bundle, "--profile", which, "--format", "csv")
+        return list(csv.DictReader(io.StringIO(called(*words).stdout)))
+
+    answer, failed = rows(path)
+    assert list(answer)[-1] == "profile"
+    assert (answer["profile"], failed["profile"]) == (profile.hash, "")
+    assert rows("none")[0]["profile"] == ""
+
+
+def test_a_link_to_the_bundle_finds_the_profile_of_the_bundle(bundle, tmp_path):
+    link = tmp_path / "current"
+    link.symlink_to("bundle")
+    opened, linked = Bundle.open(bundle), Bundle.open(link)
+    assert beside(linked) == beside(opened)
+    earlier = tmp_path / "current.profile.json"  # where 0.1.0 wrote it
+    earlier.write_bytes(encode(profile_for(bundle, created="2020-01-01")))
+    assert find(opened) is None
+    assert find(linked) == earlier
+    beside(linked).write_bytes(encode(profile_for(bundle)))
+    for each in (bundle, link):
+        assert Classifier(each).profile == profile_for(bundle)
 
 
 def test_certain_probabilities_stay_finite():

@@ -55,6 +55,16 @@ def test_a_repeated_row_is_kept_once(tmp_path: Path):
     assert [(each.name, each.code) for each in found.problems] == [("a.png", "data-duplicate-row")]
 
 
+def test_a_file_with_two_names_is_kept_once(tmp_path: Path):
+    (tmp_path / "link.png").symlink_to("a.png")
+    text = f"path,label\na.png,sick\nb.png,well\n{tmp_path / 'a.png'},sick\nlink.png,sick\n"
+    found = listing(tmp_path, text, "a.png b.png")
+    assert [row.name for row in found.rows] == ["a.png", "b.png"]
+    assert [each.code for each in found.problems] == ["data-duplicate-row"] * 2
+    with pytest.raises(DataInvalid, match=r"1 files: link\.png \(also a\.png\)"):
+        listing(tmp_path, text.replace("link.png,sick", "link.png,well"), "a.png b.png")
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
