@@ -1,6 +1,8 @@
 """A bundle measured on labelled images: every number found otherwise, and what is left out."""
 
 import csv
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_metrics_are_those_of_the_devices_answers(
     assert answers.names == sorted(
         each.relative_to(held_out).as_posix() for each in held_out.glob("*/*.png")
     )
-    assert answers.groups is None
+    assert answers.groups == [re.findall(r"\d+", name)[0] for name in answers.names]
     assert answers.p[:, 0].tolist() == p.tolist()
     assert answers.y.astype(bool).tolist() == y.tolist()
     assert answers.called[:, 0].tolist() == called.tolist()
@@ -87,6 +89,52 @@ def test_patients_are_drawn_together(bundle: Path, held_out: Path, tmp_path: Pat
     pattern = r"phantom-000(\d)"  # three patients
     found = evaluate(bundle, held_out, tmp_path, group_pattern=pattern, bootstrap=50).metrics
     assert (found.groups, found.resampling.unit) == (3, "group")
+
+
+def test_patients_are_those_of_the_training_where_none_are_told(
+    bundle: Path, phantom_data: Path, tmp_path: Path
+):
+    found = evaluate(bundle, phantom_data, tmp_path, bootstrap=10)
+    assert (found.metrics.groups, found.metrics.resampling.unit) == (36, "group")
+    assert not any("Nothing says which images are of one patient" in note for note in found.notes)
+    assert any(repr(phantoms.GROUP_PATTERN) in note for note in found.notes)
+
+
+def test_a_group_pattern_of_the_training_that_matches_nothing_is_told(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    data = shutil.copytree(held_out, tmp_path / "data")
+    for number, path in enumerate(sorted(data.glob("*/*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=10)
+    assert (found.metrics.groups, found.metrics.resampling.unit) == (None, "image")
+    assert any("matches no name here, so the intervals are by image" in n for n in found.notes)
+    assert any("Nothing says which images are of one patient" in note for note in found.notes)
+
+
+def test_other_data_that_name_their_patients_keep_them(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    paths = sorted(held_out.glob("*/*.png"))
+    lines = [f"{path},{path.parent.name},{i % 5}" for i, path in enumerate(paths)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    found = evaluate(bundle, tmp_path / "labels.csv", tmp_path / "out", bootstrap=10)
+    assert found.metrics.groups == 5
+    assert not any("group pattern" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("stored", [None, 3, {"data": {"group_pattern": "("}}])
+def test_a_training_that_says_nothing_of_use_groups_nothing(
+    bundle: Path, held_out: Path, tmp_path: Path, stored: object
+):
+    """A manifest's training is of any shape."""
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["training"] = {} if stored is None else {"recipe": stored}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    found = evaluate(copy, held_out, tmp_path / "out", bootstrap=10)
+    assert found.metrics.groups is None
+    assert any("flatter" in note for note in found.notes) is (stored is not None)
 
 
 def test_subgroups_are_told_by_the_names(bundle: Path, held_out: Path, tmp_path: Path):
@@ -177,7 +225,22 @@ def test_the_test_split_that_other_data_bring(bundle: Path, held_out: Path, tmp_
     for split, n in (("auto", 16), ("val", 6), ("all", 22)):
         found = evaluate(bundle, tmp_path / "data", tmp_path, split=split, bootstrap=10)
         assert found.metrics.n == n
-        assert not any("flatter" in note for note in found.notes)
+        assert any("may have chosen or trained" in note for note in found.notes) is (n != 16)
+
+
+def test_training_images_among_others_are_warned_of(
+    bundle: Path, phantom_data: Path, held_out: Path, tmp_path: Path
+):
+    """One image more, and the fingerprint is another one: nothing tells which were trained on."""
+    data = tmp_path / "data"
+    for path in (phantom_data / "train").glob("*/*"):
+        (data / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / path.parent.name)
+    shutil.copy(next(held_out.glob("normal/*.png")), data / "normal" / "phantom-9999.png")
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=10)
+    assert found.metrics.n == len(list(data.glob("*/*")))
+    assert any(note.startswith("These are not exactly the images") for note in found.notes)
+    assert "may have chosen or trained" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_split_that_is_not_there_is_refused(bundle: Path, held_out: Path, tmp_path: Path):
