@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from medimg_edge.errors import TooFewImages
 from medimg_edge.manifest import Task
+from medimg_edge.site_fit import wilson
 from medimg_export.scores import (
+    Flags,
     Floats,
     LabelScores,
     answer_scores,
@@ -42,7 +44,7 @@ NAMES = {
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A value and its 95 % percentile interval; ``None`` where undefined."""
+    """A value and its 95 % interval; ``None`` where undefined. See ``evaluate``."""
 
     value: float | None
     low: float | None = None
@@ -139,7 +141,10 @@ def evaluate(
     A value is ``None`` where its denominator is 0 (PPV without a positive call, AUC with one
     class). Means over labels are over the labels for which the value is defined in the table.
     An interval is the 2.5th to 97.5th percentile over the resamples in which the value is
-    defined, and ``None`` where that is fewer than half. ECE is biased upwards in small samples
+    defined, and ``None`` where that is fewer than half. Of a rate (accuracy, sensitivity,
+    specificity, PPV, NPV) of exactly 0 or 1 every resample gives the same, which is no interval:
+    it gets Wilson's (1927), for as many draws as groups, else images, are behind its denominator.
+    Any other value that no resample changes, such as an AUC of 1, has no interval. ECE is biased upwards in small samples
     and more so in resamples of them: its value may lie at the lower end of its interval.
 
     Raises TooFewImages (no image), DataInvalid (y or p does not fit the labels), NotFinite.
@@ -156,8 +161,11 @@ def evaluate(
         groups=None if groups is None else len(set(groups)),
         prevalence={column.label: float(column.truth.mean()) for column in columns},
         thresholds=None if task == "multiclass" else thresholds or default_thresholds(names),
-        values=_estimates(overall(task, found)),
-        per_label=dict(zip(names, map(_estimates, _of_labels(task, found)), strict=True)),
+        values=_estimates(overall(task, found), _whole(task, scored), groups),
+        per_label={
+            column.label: _estimates(of, column, groups)
+            for column, of in zip(columns, _of_labels(task, found), strict=True)
+        },
         counts={column.label: _counts(column) for column in columns},
         confusion=_confusion(task, truth, columns),
         resampling=Resampling(
@@ -227,14 +235,37 @@ def table(metrics: Metrics) -> list[tuple[str, str, str]]:
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
     if metrics.ece_before is not None:
         rows.append(("ECE at temperature 1", *_cells(metrics.ece_before)))
+    return rows + [
+        (f"{part}: {NAMES[name]}", *_cells(of))
+        for part, estimates in _parts(metrics).items()
+        for name, of in estimates.items()
+    ]
+
+
+def _parts(metrics: Metrics) -> dict[str, dict[str, Estimate]]:
+    """The values of labels, where there are several, and of subgroups."""
     parts = {} if metrics.task == "binary" else dict(metrics.per_label)
     for name, subgroup in (metrics.subgroups or {}).items():
         parts[f"{name} ({subgroup.n} images)"] = subgroup.values
-    return rows + [
-        (f"{part}: {NAMES[name]}", *_cells(of))
-        for part, estimates in parts.items()
-        for name, of in estimates.items()
-    ]
+    return parts
+
+
+def on_intervals(found: Metrics) -> list[str]:
+    """Sentences on the intervals that the bootstrap cannot give, where there are such."""
+    if not found.resampling.resamples:
+        return []
+    unit = "images" if found.groups is None else "patients"
+    every = [*found.values.items(), *(each for of in _parts(found).values() for each in of.items())]
+    rates = any(of.value in (0, 1) and of.low is not None for _, of in every)
+    fixed = {NAMES[name]: None for name, of in every if of.value is not None and of.low is None}
+    said = []
+    if rates:
+        said.append(f"Rates of 0 or 1 have Wilson's interval (1927), by {unit}.")
+    if fixed:
+        said.append(
+            f"No interval ({', '.join(fixed)}): no resample changes the value, or too few have it."
+        )
+    return said
 
 
 def auc(task: Task, y: ArrayLike, p: ArrayLike) -> float:
@@ -306,8 +337,38 @@ def _mean(found: list[dict[str, Floats]], name: str) -> Floats:
     return np.mean(defined, axis=0) if defined else np.full_like(found[0][name], np.nan)
 
 
-def _estimates(values: dict[str, Floats]) -> dict[str, Estimate]:
-    return {name: estimate(of) for name, of in values.items()}
+def _whole(task: Task, scored: Sequence[LabelScores]) -> LabelScores | None:
+    """Whose the rates of the whole are; None where they are means, which are no shares."""
+    return {"binary": scored[0], "multiclass": scored[-1], "multilabel": None}[task]
+
+
+def _estimates(
+    values: dict[str, Floats], column: LabelScores | None, groups: Sequence[str] | None
+) -> dict[str, Estimate]:
+    """Of each statistic; the rates are those of ``column``."""
+    return {
+        name: rate_estimate(of, among, groups)
+        if column is not None and (among := column.among(name)) is not None
+        else _unless_fixed(of)
+        for name, of in values.items()
+    }
+
+
+def rate_estimate(of: Floats, among: Flags, groups: Sequence[str] | None) -> Estimate:
+    """As ``estimate``, of a share of the images ``among``; of 0 or 1 with Wilson's interval."""
+    found = estimate(of)
+    if found.value not in (0, 1) or len(of) == 1:
+        return found
+    n = int(among.sum())
+    units = n if groups is None else len(set(np.asarray(groups)[among].tolist()))
+    rate = wilson(round(found.value * n), n, units)
+    return Estimate(found.value, min(rate.low, found.value), max(rate.high, found.value))
+
+
+def _unless_fixed(of: Floats) -> Estimate:
+    """As ``estimate``, without an interval where no resample changes the value."""
+    found = estimate(of)
+    return Estimate(found.value) if found.low == found.value == found.high else found
 
 
 def _one_class(aucs: list[Floats]) -> int:

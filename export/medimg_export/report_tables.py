@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from medimg_edge.manifest import Task
-from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup
+from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup, on_intervals
 from medimg_export.selective import COVERAGE, CoverageCurve
 
 HEADLINES: dict[Task, tuple[str, ...]] = {
@@ -71,7 +71,8 @@ def metric_table(metrics: Metrics) -> str:
         '<th scope="col" class="number">95 % interval</th><th scope="col" class="scale">'
         '<span>0</span><span>1</span></th><th scope="col">meaning</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f"<p>{metrics.n} images. Prevalence: {shares}. {how}{mean}</p>"
+        f"<p>{metrics.n} images. Prevalence: {shares}. {' '.join([how, *on_intervals(metrics)])}"
+        f"{mean}</p>"
     )
 
 

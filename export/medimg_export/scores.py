@@ -57,6 +57,16 @@ class LabelScores:
             "ece": _ratio(np.abs(weights @ self._gap_by_bin).sum(axis=1), n),
         }
 
+    def among(self, name: str) -> Flags | None:
+        """Bool (N,), the images that a rate is a share of; None for what is no rate."""
+        return {
+            "accuracy": np.ones_like(self.truth),
+            "sensitivity": self.truth,
+            "specificity": ~self.truth,
+            "ppv": self.called,
+            "npv": ~self.called,
+        }.get(name)
+
     def auc(self, weights: Floats) -> Floats:
         """P(score of a positive > score of a negative), ties half (Mann and Whitney)."""
         return _auc(*self.by_score(weights))
