@@ -196,7 +196,8 @@ class Classifier:
         return None if self.profile is None else self.profile.hash
 
     @cached_property
-    def _points(self) -> dict[str, OperatingPoint]:
+    def points(self) -> dict[str, OperatingPoint]:
+        """Where each label's probability becomes a decision; none for multiclass."""
         if self.profile is None:
             return self.manifest.decision[self.artifact]
         return {label: fitted.point for label, fitted in self.profile.findings.items()}
@@ -211,7 +212,7 @@ class Classifier:
                 float(probability),
                 best
                 if self.manifest.task == "multiclass"
-                else decide(float(probability), self._points[label]),
+                else decide(float(probability), self.points[label]),
             )
             for label, probability in zip(self.manifest.findings, probabilities, strict=True)
         )
