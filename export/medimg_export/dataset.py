@@ -73,7 +73,7 @@ class Dataset:
         return {split: tuple(samples) for split, samples in found.items()}
 
     def names_match(self, group_pattern: str) -> bool:
-        """Whether a group pattern tells the group of any image; no regular expression tells none."""
+        """Whether it tells the group of any image; what is no regular expression tells none."""
         try:
             expression = compiled(group_pattern, "group")
         except DataInvalid:

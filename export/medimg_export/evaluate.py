@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from medimg_edge import site_profile
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Answered, Classifier
 from medimg_edge.errors import (
@@ -20,14 +23,16 @@ from medimg_edge.errors import (
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
+from medimg_edge.site_profile import SiteProfile
 from medimg_edge.whole_file import write_whole
-from medimg_export import metrics, subgroups
+from medimg_export import metrics, referrals, subgroups
 from medimg_export import recipe as recipes
 from medimg_export.answers import Answers, answers_of
+from medimg_export.calibration import untempered
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
 from medimg_export.looks import Look, append, require_list
 from medimg_export.prepared import Progress, encoded
-from medimg_export.provenance import own_splits, recipe_of
+from medimg_export.provenance import own_splits, recipe_of, temperature_of
 from medimg_export.recipe import Recipe
 from medimg_export.report import Example, pick_examples, write_report
 from medimg_export.subgroups import subgroups_of
@@ -61,6 +66,7 @@ def evaluate(
     group_pattern: str | None = None,
     subgroup_pattern: str | None = None,
     labels: Sequence[str] | None = None,
+    profile: SiteProfile | str | os.PathLike[str] | None = None,
     bootstrap: int = 1000,
     looks: Path | None = None,
     progress: Progress | None = None,
@@ -75,17 +81,19 @@ def evaluate(
         names match it, and these data do not name their patients otherwise.
     subgroup_pattern: its first parenthesis tells an image's subgroup; see ``subgroups``.
     labels: what the numbers of an ``.npz`` mean, as for training.
+    profile: a site profile, whose probabilities, thresholds and refer band are then measured; as
+        for ``Classifier``.
     looks: a list to which a look at test images is added; see the module ``looks``.
-    Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
-    are counted and named, and are not in the metrics.
+    Thresholds are the artifact's own, fixed at export, or the profile's. Images that are rejected
+    or cannot be read are counted and named, and are not in the metrics.
 
-    Raises DataError, BundleError, WriteError, RunError where ``out`` is a run.
+    Raises DataError, BundleError, ProfileInvalid, WriteError, RunError where ``out`` is a run.
     """
     if looks is not None:
         require_list(looks)
     if (out / recipes.RECORD).exists():
         raise RunError(f"{out} is a run, whose own metrics would be lost; name another folder.")
-    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
+    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=profile)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
     own, stored = own_splits(manifest, data, progress), recipe_of(manifest)
@@ -96,15 +104,16 @@ def evaluate(
         subgroups_of([sample.name for sample in chosen.samples], subgroup_pattern)
     answered = classifier.answer(chosen.samples, encoded, progress)
 
-    points = manifest.decision[classifier.artifact]
-    thresholds = {label: point.threshold for label, point in points.items()} or None
+    thresholds = {label: point.threshold for label, point in classifier.points.items()} or None
     answers = _table(manifest, thresholds, answered)
     found = _measured(answers, thresholds, subgroup_pattern, bootstrap)
+    found = msgspec.structs.replace(found, **_of_model(classifier, answers, bootstrap))
     if looks is not None and chosen.split in ("test", "all"):
         append(looks, _look(classifier, data, own is not None, chosen.split, found))
     notes = [
         *_seen(manifest, chosen.split, own is not None),
         *told,
+        *_of_profile(classifier, profile),
         *dataset.notes,
         *_listed(dataset.problems),
         *_notes(answered.failures),
@@ -122,6 +131,7 @@ def evaluate(
             ("Data", f"{printable(data.name)}, {chosen.told}"),
             ("Artifact", f"{classifier.artifact} on {classifier.runtime}"),
             ("Bundle", classifier.bundle.hash[:16]),
+            *([("Site profile", found.profile[:16])] if found.profile else []),
             ("Intended use", manifest.intended_use),
         ],
         metrics=found,
@@ -174,6 +184,35 @@ def _measured(
         bootstrap=bootstrap,
     )
     return msgspec.structs.replace(found, subgroups=of_subgroups)
+
+
+def _of_model(classifier: Classifier, of: Answers, bootstrap: int) -> dict[str, Any]:
+    """What the answers alone do not tell: the profile, the refer bands, the ECE before."""
+    profile, temperature = classifier.profile, temperature_of(classifier.manifest)
+    known = {"groups": of.groups, "bootstrap": bootstrap}
+    before = None
+    if profile is None and temperature not in (None, 1.0):
+        p = untempered(of.task, of.p, temperature)
+        before = metrics.evaluate(of.task, of.labels, of.y, p, **known).values["ece"]
+    return {
+        "profile": None if profile is None else profile.hash,
+        "referrals": referrals.evaluate(of.columns, classifier.points, **known),
+        "ece_before": before,
+    }
+
+
+def _of_profile(
+    classifier: Classifier, wanted: SiteProfile | str | os.PathLike[str] | None
+) -> list[str]:
+    if classifier.profile is not None:
+        return [
+            f"The site profile was fitted on {classifier.profile.data.images} images: if some of "
+            "them are among these, the figures flatter it."
+        ]
+    if wanted is None:
+        return []
+    path = site_profile.beside(classifier.bundle)
+    return [f"There is no site profile at {printable(str(path))}: measured without one."]
 
 
 def _look(

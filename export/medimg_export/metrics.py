@@ -89,6 +89,19 @@ class Subgroup(msgspec.Struct, frozen=True):
     values: dict[str, Estimate]
 
 
+class Referral(msgspec.Struct, frozen=True):
+    """What a refer band [low, high) of one label does.
+
+    ``referred`` is the share of all images that are left to a person; ``error`` the share of wrong
+    decisions among the ``answered`` others.
+    """
+
+    band: tuple[float, float]
+    referred: Estimate
+    answered: int
+    error: Estimate
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """What ``metrics.json`` holds. Names and shape are stable.
 
@@ -103,7 +116,11 @@ class Metrics(msgspec.Struct, frozen=True):
     ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
     ``thresholds`` by the same labels; multiclass None.
     ``subgroups``  by what the images' names tell, where that was asked for.
-    ``ece_before`` the ECE at temperature 1; of a training's own validation only.
+    ``ece_before`` the ECE at temperature 1, where the temperature is known and no site profile
+                   changed the probabilities.
+    ``profile``    the hash of the site profile that the answers are of.
+    ``referrals``  by label what its refer band does, where one has a band. The other values know
+                   the threshold only.
     """
 
     task: Task
@@ -119,6 +136,8 @@ class Metrics(msgspec.Struct, frozen=True):
     resampling: Resampling
     subgroups: dict[str, Subgroup] | None = None
     ece_before: Estimate | None = None
+    profile: str | None = None
+    referrals: dict[str, Referral] | None = None
 
 
 def evaluate(
@@ -144,8 +163,9 @@ def evaluate(
     defined, and ``None`` where that is fewer than half. Of a rate (accuracy, sensitivity,
     specificity, PPV, NPV) of exactly 0 or 1 every resample gives the same, which is no interval:
     it gets Wilson's (1927), for as many draws as groups, else images, are behind its denominator.
-    Any other value that no resample changes, such as an AUC of 1, has no interval. ECE is biased upwards in small samples
-    and more so in resamples of them: its value may lie at the lower end of its interval.
+    Any other value that no resample changes, such as an AUC of 1, has no interval. ECE is biased
+    upwards in small samples and more so in resamples of them: its value may lie at the lower end of
+    its interval.
 
     Raises TooFewImages (no image), DataInvalid (y or p does not fit the labels), NotFinite.
     """
@@ -190,7 +210,7 @@ def drawn_values(
     """
     n = len(scored[0].truth)
     draws = resampled(n, groups, bootstrap)
-    drawn = [[one.values(w) for one in scored] for w in _table_then(n, groups, draws, seed)]
+    drawn = [[one.values(w) for one in scored] for w in table_then(n, groups, draws, seed)]
     return [
         {name: np.concatenate([block[i][name] for block in drawn]) for name in drawn[0][i]}
         for i in range(len(scored))
@@ -235,6 +255,10 @@ def table(metrics: Metrics) -> list[tuple[str, str, str]]:
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
     if metrics.ece_before is not None:
         rows.append(("ECE at temperature 1", *_cells(metrics.ece_before)))
+    for label, referral in (metrics.referrals or {}).items():
+        of_label = "" if metrics.task == "binary" else f"{label}: "
+        rows.append((f"{of_label}referred", *_cells(referral.referred)))
+        rows.append((f"{of_label}error of the others", *_cells(referral.error)))
     return rows + [
         (f"{part}: {NAMES[name]}", *_cells(of))
         for part, estimates in _parts(metrics).items()
@@ -248,6 +272,13 @@ def _parts(metrics: Metrics) -> dict[str, dict[str, Estimate]]:
     for name, subgroup in (metrics.subgroups or {}).items():
         parts[f"{name} ({subgroup.n} images)"] = subgroup.values
     return parts
+
+
+def of_whom(n: int, groups: int | None, prevalence: dict[str, float]) -> str:
+    """One line for people: images, patients, and the share that has each label."""
+    patients = ", patients unknown" if groups is None else f" of {groups} patients"
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in prevalence.items())
+    return f"{n} images{patients}. Prevalence: {shares}."
 
 
 def on_intervals(found: Metrics) -> list[str]:
@@ -299,7 +330,7 @@ def paired_auc_loss(
     losses = np.concatenate(
         [
             np.mean([a.auc(w) - b.auc(w) for a, b in zip(reference, new, strict=True)], axis=0)
-            for w in _table_then(n, groups, draws, seed)
+            for w in table_then(n, groups, draws, seed)
         ]
     )
     loss = estimate(losses)
@@ -319,7 +350,7 @@ def _with_both_classes(task: Task, y: ArrayLike, p: ArrayLike) -> list[LabelScor
     return both
 
 
-def _table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> Iterator[Floats]:
+def table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> Iterator[Floats]:
     """The table itself (a row of ones), then its resamples."""
     yield np.ones((1, n))
     yield from resamples(n, groups, count, seed)
