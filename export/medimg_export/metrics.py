@@ -258,7 +258,7 @@ def table(metrics: Metrics) -> list[tuple[str, str, str]]:
     for label, referral in (metrics.referrals or {}).items():
         of_label = "" if metrics.task == "binary" else f"{label}: "
         rows.append((f"{of_label}referred", *_cells(referral.referred)))
-        rows.append((f"{of_label}error of the others", *_cells(referral.error)))
+        rows.append((f"{of_label}error of the answered", *_cells(referral.error)))
     return rows + [
         (f"{part}: {NAMES[name]}", *_cells(of))
         for part, estimates in _parts(metrics).items()

@@ -169,7 +169,7 @@ def test_what_is_referred_is_shown(tmp_path):
     assert "referred" in page.values("id")
     assert f"{HOSTILE}0.25 – 0.750.1230.100 – 0.200420.0450.010 – 0.090" in page.words
     assert ("referred", "0.123", "0.100 to 0.200") in table(metrics)
-    assert ("error of the others", "0.045", "0.010 to 0.090") in table(metrics)
+    assert ("error of the answered", "0.045", "0.010 to 0.090") in table(metrics)
 
 
 def test_why_there_is_no_interval_is_said(tmp_path):
