@@ -28,9 +28,7 @@ import numpy as np
 import table
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.site_profile import logit
 from medimg_export.answers import Answers, read_answers
-from medimg_export.calibration import ece
 
 DOCS = table.ROOT / "docs"
 TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
@@ -189,11 +187,7 @@ def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[
         found = metrics["values"][value]
         row |= {value: f"{found['value']:.6f}"}
         row |= {f"{value}_{end}": f"{found[end]:.6f}" for end in ("low", "high")}
-    run = json.loads(
-        (bundle.with_name(bundle.name.removesuffix("-bundle")) / "run.json").read_bytes()
-    )
-    before = 0.5 * (1 + np.tanh(logit(answers.p[:, 0]) * run["temperature"] / 2))
-    row["ece_before"] = f"{ece(before, answers.y):.6f}"
+    row["ece_before"] = f"{metrics['ece_before']['value']:.6f}"
     row["other"] = int((answers.called != float32.called).sum())
     for name in SUBGROUPS:
         group = (metrics.get("subgroups") or {}).get(name)

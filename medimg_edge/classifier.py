@@ -94,7 +94,7 @@ class Classifier:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.artifact = self.bundle.artifact(artifact)
-        self.profile, self._profile_hash = _profile(profile, self.bundle)
+        self.profile, self.profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
             self.profile.require_for(self.bundle, self.artifact)
         self.threads = threads
@@ -138,7 +138,7 @@ class Classifier:
             artifact=self.artifact,
             runtime=self.runtime,
             model=self._model,
-            profile=self._profile_hash,
+            profile=self.profile_hash,
             elapsed_ms=round((time.perf_counter() - started) * 1000, 2),
         )
         heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
@@ -192,7 +192,8 @@ class Classifier:
         return Model(self.manifest.name, self.manifest.version, self.bundle.hash)
 
     @cached_property
-    def _points(self) -> dict[str, OperatingPoint]:
+    def points(self) -> dict[str, OperatingPoint]:
+        """Where each label's probability becomes a decision; none for multiclass."""
         if self.profile is None:
             return self.manifest.decision[self.artifact]
         return {label: fitted.point for label, fitted in self.profile.findings.items()}
@@ -207,7 +208,7 @@ class Classifier:
                 float(probability),
                 best
                 if self.manifest.task == "multiclass"
-                else decide(float(probability), self._points[label]),
+                else decide(float(probability), self.points[label]),
             )
             for label, probability in zip(self.manifest.findings, probabilities, strict=True)
         )
@@ -220,7 +221,7 @@ class Classifier:
         return None
 
     def __reduce__(self) -> tuple:
-        profile = self.profile, self._profile_hash
+        profile = self.profile, self.profile_hash
         return _load, (self.bundle.path.absolute(), self.artifact, *profile, self.threads)
 
 
@@ -245,7 +246,7 @@ def _load(
     threads: int,
 ) -> Classifier:
     classifier = Classifier(path, artifact=artifact, profile=profile, threads=threads)
-    classifier._profile_hash = profile_hash
+    classifier.profile_hash = profile_hash
     return classifier
 
 

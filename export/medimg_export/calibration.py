@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from medimg_edge.errors import NotFinite
 from medimg_edge.manifest import Task
 from medimg_edge.operating_point import between, cuts
+from medimg_edge.site_profile import logit
 
 Floats = NDArray[np.float64]
 
@@ -57,6 +59,17 @@ def fit_temperature(task: Task, logits: ArrayLike, y: ArrayLike) -> float:
         return 1.0
     margin = np.where(truth, z, -z)[:, informative]
     return _fit(lambda t: float(np.logaddexp(0, -margin / t).sum()))
+
+
+def untempered(task: Task, p: Floats, temperature: float) -> Floats:
+    """The probabilities at temperature 1, from ``p`` (N, C) of logits divided by ``temperature``.
+
+    Temperature scaling (Guo et al. 2017) undone: a logit is the temperature times that of p, the
+    logarithm of p for softmax, which forgets what all logits share.
+    """
+    if task == "multiclass":
+        return softmax(temperature * np.log(np.maximum(p, np.finfo(np.float32).tiny)), axis=1)
+    return 0.5 * (1 + np.tanh(logit(p) * temperature / 2))
 
 
 def _fit(loss: Callable[[float], float]) -> float:

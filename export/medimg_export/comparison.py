@@ -29,6 +29,12 @@ INDEPENDENT = (
 )
 
 
+OTHER_GROUPS = (
+    "A and B tell other images to be of one patient: the intervals draw the patients of A. "
+    "Evaluate both with one --group-pattern."
+)
+
+
 class Side(msgspec.Struct, frozen=True):
     """One of the two: ``left_out`` of its ``n`` images have no answer from the other."""
 
@@ -89,12 +95,13 @@ class Comparison(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     disagreements: tuple[Disagreement, ...]
     notes: tuple[str, ...]
+    prevalence: dict[str, float] = {}
 
 
 def common(a: Answers, b: Answers) -> tuple[Answers, Answers]:
     """The images that both answered, by name, in the order of A.
 
-    Both get the groups of A, or those of B where A has none. Raises DataInvalid where labels or
+    One without groups gets those of the other. Raises DataInvalid where labels or
     truths differ, TooFewImages where no image is common.
     """
     if (a.task, a.labels) != (b.task, b.labels):
@@ -118,13 +125,16 @@ def common(a: Answers, b: Answers) -> tuple[Answers, Answers]:
             f"The truth differs between A and B for {len(other)} of {len(rows)} common images: "
             f"{first_few(said, 3)}. Evaluate both on the same labels."
         )
-    groups = b.groups if a.groups is None else a.groups
-    return replace(a, groups=groups), replace(b, groups=groups)
+    return replace(a, groups=a.groups or b.groups), replace(b, groups=b.groups or a.groups)
 
 
 def compare(a: Side, b: Side, of_a: Answers, of_b: Answers, bootstrap: int = 1000) -> Comparison:
-    """Every difference between two tables that ``common`` made of one set of images."""
-    groups = of_a.groups
+    """Every difference between two tables that ``common`` made of one set of images.
+
+    Where they group the images otherwise, the groups of A are drawn.
+    """
+    groups, others = of_a.groups, of_b.groups
+    of_b = replace(of_b, groups=groups)
     units = len(of_a.names) if groups is None else len(set(groups))
     return Comparison(
         task=of_a.task,
@@ -136,8 +146,19 @@ def compare(a: Side, b: Side, of_a: Answers, of_b: Answers, bootstrap: int = 100
         resamples=resampled(len(of_a.names), groups, bootstrap),
         findings=tuple(_findings(of_a, of_b, bootstrap)),
         disagreements=tuple(_disagreements(of_a, of_b)),
-        notes=(INDEPENDENT,) if units < len(of_a.names) else (),
+        notes=(
+            *([INDEPENDENT] if units < len(of_a.names) else []),
+            *([] if _same_groups(groups, others) else [OTHER_GROUPS]),
+        ),
+        prevalence={column.label: float(column.truth.mean()) for column in of_a.columns},
     )
+
+
+def _same_groups(a: list[str] | None, b: list[str] | None) -> bool:
+    """Whether the same images are together, whatever the groups are called."""
+    if a is None or b is None:
+        return a is b
+    return len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
 
 
 def table(found: Comparison) -> list[tuple[str, str, str, str, str, str]]:
@@ -171,11 +192,16 @@ def p_value(of: Finding, name: str) -> str:
     """P of the test that fits a value, with the test's name; nothing where there is none."""
     if name == "auc" and of.delong:
         return f"{p_text(of.delong.p)} DeLong"
-    return f"{p_text(of.mcnemar[name].p)} McNemar" if name in of.mcnemar else ""
+    if name not in of.mcnemar:
+        return ""
+    p = of.mcnemar[name].p
+    return p_text(p) if p is None else f"{p_text(p)} McNemar"
 
 
-def p_text(value: float) -> str:
-    """Three decimals, or that it is below them."""
+def p_text(value: float | None) -> str:
+    """Three decimals, or that it is below them, or "undefined"."""
+    if value is None:
+        return "undefined"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -61,16 +61,14 @@ def write_comparison_report(path: Path, found: Comparison, a: Answers, b: Answer
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    shares = [
-        f"{of.label} {of.prevalence:.1%}" for of in found.findings if of.prevalence is not None
-    ]
+    shares = [f"{label} {share:.1%}" for label, share in found.prevalence.items()]
     return [
         ("A", found.a.name),
         ("B", found.b.name),
         ("Common images", str(found.n)),
         ("Left out", f"{found.a.left_out} of A's, {found.b.left_out} of B's"),
         ("Patients", "unknown" if found.groups is None else str(found.groups)),
-        *([("Prevalence", ", ".join(shares))] if shares else []),
+        ("Prevalence", ", ".join(shares)),
     ]
 
 
@@ -142,16 +140,17 @@ def _bar(change: Change, scale: float) -> str:
 def _curves(found: Comparison, a: Answers, b: Answers) -> list[str]:
     """A ROC figure for each label, beside the decisions where they are about it."""
     columns = list(zip(a.columns, b.columns, strict=True))
+    draws = found.resamples if len(columns) == 1 else 0
     plots = [
         figure(
-            report_plots.roc_pair(f"roc{i}", x, y, a.groups, band=len(columns) == 1),
+            report_plots.roc_pair(f"roc{i}", x, y, a.groups, draws=draws),
             escape(f"ROC, {x.label}"),
         )
         for i, (x, y) in enumerate(columns)
     ]
     counts = [_decisions(of) for of in found.findings]
     note = "A ring is an operating point."
-    if len(columns) == 1:
+    if draws > 1:
         note += " The bands are the 95 % intervals of the curves, point by point."
     if found.task == "multiclass":
         return [*counts, f'<div class="pair">{"".join(plots)}</div>', f"<p>{note}</p>"]

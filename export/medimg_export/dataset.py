@@ -72,6 +72,15 @@ class Dataset:
             found[sample.split].append(sample)
         return {split: tuple(samples) for split, samples in found.items()}
 
+    def names_match(self, group_pattern: str) -> bool:
+        """Whether it tells the group of any image; what is no regular expression tells none."""
+        try:
+            expression = compiled(group_pattern, "group")
+        except DataInvalid:
+            return False
+        whole_path = "/" in group_pattern
+        return any(_group(sample, expression, whole_path) is not None for sample in self.samples)
+
     def in_order(self, labels: Sequence[str]) -> Dataset:
         """The same samples with the labels numbered as a bundle numbers them.
 
@@ -209,7 +218,7 @@ def _grouped(path: Path, rows: list[Row], pattern: str | None) -> tuple[list[Row
     return changed, notes
 
 
-def _group(row: Row, pattern: re.Pattern[str], whole_path: bool) -> str | None:
+def _group(row: Row | Sample, pattern: re.Pattern[str], whole_path: bool) -> str | None:
     if isinstance(row.source, ArrayRow):
         return None
     match = pattern.search(row.name if whole_path else printable(row.source.name))

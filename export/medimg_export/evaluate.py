@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from medimg_edge import site_profile
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Answered, Classifier
 from medimg_edge.errors import (
-    DataError,
     DataInvalid,
     PositiveUnknown,
-    RecipeError,
     RunError,
     TooFewImages,
     WriteError,
@@ -22,18 +23,27 @@ from medimg_edge.errors import (
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
+from medimg_edge.site_profile import SiteProfile
 from medimg_edge.whole_file import write_whole
-from medimg_export import metrics, subgroups
+from medimg_export import metrics, referrals, subgroups
 from medimg_export import recipe as recipes
 from medimg_export.answers import Answers, answers_of
+from medimg_export.calibration import untempered
 from medimg_export.dataset import Dataset, Problem, Sample, open_dataset
 from medimg_export.looks import Look, append, require_list
-from medimg_export.prepared import Progress, encoded, prepare
+from medimg_export.prepared import Progress, encoded
+from medimg_export.provenance import own_splits, recipe_of, temperature_of
+from medimg_export.recipe import Recipe
 from medimg_export.report import Example, pick_examples, write_report
 from medimg_export.subgroups import subgroups_of
 
 SPLITS = ("auto", "train", "val", "test", "all")
 SEEN = "These are images that chose or trained this model: the figures flatter it."
+MAYBE_SEEN = (
+    "These are not exactly the images of the training (another fingerprint), but some of them may "
+    "have chosen or trained this model, which the bundle cannot tell: if so, the figures flatter "
+    "it. Give a folder without them, or the training's data unchanged."
+)
 NAMED = 20
 """So many problems are named; of more, the number is told."""
 
@@ -56,6 +66,7 @@ def evaluate(
     group_pattern: str | None = None,
     subgroup_pattern: str | None = None,
     labels: Sequence[str] | None = None,
+    profile: SiteProfile | str | os.PathLike[str] | None = None,
     bootstrap: int = 1000,
     looks: Path | None = None,
     progress: Progress | None = None,
@@ -66,35 +77,47 @@ def evaluate(
 
     split: ``auto`` is the test split that the data set brings, or that the training of this bundle
         made of the same data; else every image.
+    group_pattern: what of a name is the patient; without it, the pattern of the training where the
+        names match it, and these data do not name their patients otherwise.
     subgroup_pattern: its first parenthesis tells an image's subgroup; see ``subgroups``.
     labels: what the numbers of an ``.npz`` mean, as for training.
+    profile: a site profile, whose probabilities, thresholds and refer band are then measured; as
+        for ``Classifier``.
     looks: a list to which a look at test images is added; see the module ``looks``.
-    Thresholds are the artifact's own, fixed at export. Images that are rejected or cannot be read
-    are counted and named, and are not in the metrics.
+    Thresholds are the artifact's own, fixed at export, or the profile's. Images that are rejected
+    or cannot be read are counted and named, and are not in the metrics.
 
-    Raises DataError, BundleError, WriteError, RunError where ``out`` is a run.
+    Raises DataError, BundleError, ProfileInvalid, WriteError, RunError where ``out`` is a run.
     """
     if looks is not None:
         require_list(looks)
     if (out / recipes.RECORD).exists():
         raise RunError(f"{out} is a run, whose own metrics would be lost; name another folder.")
-    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=None)
+    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=profile)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
-    own = _own_splits(manifest, data, progress)
+    own, stored = own_splits(manifest, data, progress), recipe_of(manifest)
+    group_pattern, told = _grouped(dataset, group_pattern, stored, own is not None)
+    dataset = _opened(manifest, data, labels, group_pattern)
     chosen = _chosen(dataset, split, own)
     if subgroup_pattern is not None:  # before the images are answered, which takes long
         subgroups_of([sample.name for sample in chosen.samples], subgroup_pattern)
     answered = classifier.answer(chosen.samples, encoded, progress)
 
-    points = manifest.decision[classifier.artifact]
-    thresholds = {label: point.threshold for label, point in points.items()} or None
+    thresholds = {label: point.threshold for label, point in classifier.points.items()} or None
     answers = _table(manifest, thresholds, answered)
     found = _measured(answers, thresholds, subgroup_pattern, bootstrap)
+    found = msgspec.structs.replace(found, **_of_model(classifier, answers, bootstrap))
     if looks is not None and chosen.split in ("test", "all"):
         append(looks, _look(classifier, data, own is not None, chosen.split, found))
-    seen = [f"{SEEN} Add --split test."] if own and split in ("all", "train", "val") else []
-    notes = [*seen, *dataset.notes, *_listed(dataset.problems), *_notes(answered.failures)]
+    notes = [
+        *_seen(manifest, chosen.split, own is not None),
+        *told,
+        *_of_profile(classifier, profile),
+        *dataset.notes,
+        *_listed(dataset.problems),
+        *_notes(answered.failures),
+    ]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,6 +131,7 @@ def evaluate(
             ("Data", f"{printable(data.name)}, {chosen.told}"),
             ("Artifact", f"{classifier.artifact} on {classifier.runtime}"),
             ("Bundle", classifier.bundle.hash[:16]),
+            *([("Site profile", found.profile[:16])] if found.profile else []),
             ("Intended use", manifest.intended_use),
         ],
         metrics=found,
@@ -162,6 +186,35 @@ def _measured(
     return msgspec.structs.replace(found, subgroups=of_subgroups)
 
 
+def _of_model(classifier: Classifier, of: Answers, bootstrap: int) -> dict[str, Any]:
+    """What the answers alone do not tell: the profile, the refer bands, the ECE before."""
+    profile, temperature = classifier.profile, temperature_of(classifier.manifest)
+    known = {"groups": of.groups, "bootstrap": bootstrap}
+    before = None
+    if profile is None and temperature not in (None, 1.0):
+        p = untempered(of.task, of.p, temperature)
+        before = metrics.evaluate(of.task, of.labels, of.y, p, **known).values["ece"]
+    return {
+        "profile": classifier.profile_hash,
+        "referrals": referrals.evaluate(of.columns, classifier.points, **known),
+        "ece_before": before,
+    }
+
+
+def _of_profile(
+    classifier: Classifier, wanted: SiteProfile | str | os.PathLike[str] | None
+) -> list[str]:
+    if classifier.profile is not None:
+        return [
+            f"The site profile was fitted on {classifier.profile.data.images} images: if some of "
+            "them are among these, the figures flatter it."
+        ]
+    if wanted is None:
+        return []
+    path = site_profile.beside(classifier.bundle)
+    return [f"There is no site profile at {printable(str(path))}: measured without one."]
+
+
 def _look(
     classifier: Classifier, data: Path, own: bool, split: str, found: metrics.Metrics
 ) -> Look:
@@ -195,27 +248,27 @@ def _opened(
         ) from error
 
 
-def _own_splits(
-    manifest: Manifest, data: Path, progress: Progress | None
-) -> dict[str, set[str]] | None:
-    """By split the names that training had in it, where these are the training's own images.
+def _grouped(
+    dataset: Dataset, group_pattern: str | None, stored: Recipe | None, own: bool
+) -> tuple[str | None, list[str]]:
+    """The group pattern to use, and what to tell of it; without one given, the training's.
 
-    A split that training made is in no folder's name: without this, images that the network has
-    learned by heart would count as new ones.
+    Other data that name their patients themselves keep them.
     """
-    stored = manifest.training.get("recipe")
-    if stored is None:
-        return None
-    try:
-        prepared = prepare(data, recipes.recall(stored), progress)
-    except (DataError, RecipeError):  # images that were not trained on so, or nobody knows how
-        return None
-    if prepared.describe()["fingerprint"] != manifest.training["data_fingerprint"]:
-        return None
-    return {
-        split: {sample.name for sample in prepared.samples(prepared.rows(split))}
-        for split in ("train", "val", "test")
-    }
+    pattern = stored.data.group_pattern if stored else None
+    named = any(sample.group is not None for sample in dataset.samples)
+    if group_pattern is not None or pattern is None or (named and not own):
+        return group_pattern, []
+    if not dataset.names_match(pattern):
+        by_image = "" if named else ", so the intervals are by image"
+        return None, [
+            f"The training's group pattern {pattern!r} matches no name here{by_image}. "
+            "--group-pattern tells the patients of these images."
+        ]
+    return pattern, [
+        f"Patients are told by the training's group pattern {pattern!r}. If it means something "
+        "else in these names, give --group-pattern."
+    ]
 
 
 @dataclass(frozen=True)
@@ -246,6 +299,13 @@ def _chosen(dataset: Dataset, split: str, own: dict[str, set[str]] | None) -> _C
             f"{', '.join(str(each) for each in brought if each) or 'none'}. Add --split all."
         )
     return _Chosen(samples, split, f"split {split}")
+
+
+def _seen(manifest: Manifest, split: str, own: bool) -> list[str]:
+    """What to know where the images chose or trained the model, or may have."""
+    if split == "test" or "recipe" not in manifest.training:
+        return []
+    return [f"{SEEN} Add --split test."] if own else [MAYBE_SEEN]
 
 
 def _listed(problems: Sequence[Problem]) -> list[str]:

@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from medimg_edge.errors import TooFewImages
 from medimg_edge.manifest import Task
+from medimg_edge.site_rates import wilson
 from medimg_export.scores import (
+    Flags,
     Floats,
     LabelScores,
     answer_scores,
@@ -42,7 +44,7 @@ NAMES = {
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A value and its 95 % percentile interval; ``None`` where undefined."""
+    """A value and its 95 % interval; ``None`` where undefined. See ``evaluate``."""
 
     value: float | None
     low: float | None = None
@@ -87,6 +89,19 @@ class Subgroup(msgspec.Struct, frozen=True):
     values: dict[str, Estimate]
 
 
+class Referral(msgspec.Struct, frozen=True):
+    """What a refer band [low, high) of one label does.
+
+    ``referred`` is the share of all images that are left to a person; ``error`` the share of wrong
+    decisions among the ``answered`` others.
+    """
+
+    band: tuple[float, float]
+    referred: Estimate
+    answered: int
+    error: Estimate
+
+
 class Metrics(msgspec.Struct, frozen=True):
     """What ``metrics.json`` holds. Names and shape are stable.
 
@@ -101,7 +116,11 @@ class Metrics(msgspec.Struct, frozen=True):
     ``confusion``  rows truth, columns answers, both in the order of ``labels``; multilabel None.
     ``thresholds`` by the same labels; multiclass None.
     ``subgroups``  by what the images' names tell, where that was asked for.
-    ``ece_before`` the ECE at temperature 1; of a training's own validation only.
+    ``ece_before`` the ECE at temperature 1, where the temperature is known and no site profile
+                   changed the probabilities.
+    ``profile``    the hash of the site profile that the answers are of.
+    ``referrals``  by label what its refer band does, where one has a band. The other values know
+                   the threshold only.
     """
 
     task: Task
@@ -117,6 +136,8 @@ class Metrics(msgspec.Struct, frozen=True):
     resampling: Resampling
     subgroups: dict[str, Subgroup] | None = None
     ece_before: Estimate | None = None
+    profile: str | None = None
+    referrals: dict[str, Referral] | None = None
 
 
 def evaluate(
@@ -139,8 +160,12 @@ def evaluate(
     A value is ``None`` where its denominator is 0 (PPV without a positive call, AUC with one
     class). Means over labels are over the labels for which the value is defined in the table.
     An interval is the 2.5th to 97.5th percentile over the resamples in which the value is
-    defined, and ``None`` where that is fewer than half. ECE is biased upwards in small samples
-    and more so in resamples of them: its value may lie at the lower end of its interval.
+    defined, and ``None`` where that is fewer than half. Of a rate (accuracy, sensitivity,
+    specificity, PPV, NPV) of exactly 0 or 1 every resample gives the same, which is no interval:
+    it gets Wilson's (1927), for as many draws as groups, else images, are behind its denominator.
+    Any other value that no resample changes, such as an AUC of 1, has no interval. ECE is biased
+    upwards in small samples and more so in resamples of them: its value may lie at the lower end of
+    its interval.
 
     Raises TooFewImages (no image), DataInvalid (y or p does not fit the labels), NotFinite.
     """
@@ -156,8 +181,11 @@ def evaluate(
         groups=None if groups is None else len(set(groups)),
         prevalence={column.label: float(column.truth.mean()) for column in columns},
         thresholds=None if task == "multiclass" else thresholds or default_thresholds(names),
-        values=_estimates(overall(task, found)),
-        per_label=dict(zip(names, map(_estimates, _of_labels(task, found)), strict=True)),
+        values=_estimates(overall(task, found), _whole(task, scored), groups),
+        per_label={
+            column.label: _estimates(of, column, groups)
+            for column, of in zip(columns, _of_labels(task, found), strict=True)
+        },
         counts={column.label: _counts(column) for column in columns},
         confusion=_confusion(task, truth, columns),
         resampling=Resampling(
@@ -182,7 +210,7 @@ def drawn_values(
     """
     n = len(scored[0].truth)
     draws = resampled(n, groups, bootstrap)
-    drawn = [[one.values(w) for one in scored] for w in _table_then(n, groups, draws, seed)]
+    drawn = [[one.values(w) for one in scored] for w in table_then(n, groups, draws, seed)]
     return [
         {name: np.concatenate([block[i][name] for block in drawn]) for name in drawn[0][i]}
         for i in range(len(scored))
@@ -227,14 +255,48 @@ def table(metrics: Metrics) -> list[tuple[str, str, str]]:
     rows = [(NAMES[name], *_cells(of)) for name, of in metrics.values.items()]
     if metrics.ece_before is not None:
         rows.append(("ECE at temperature 1", *_cells(metrics.ece_before)))
+    for label, referral in (metrics.referrals or {}).items():
+        of_label = "" if metrics.task == "binary" else f"{label}: "
+        rows.append((f"{of_label}referred", *_cells(referral.referred)))
+        rows.append((f"{of_label}error of the answered", *_cells(referral.error)))
+    return rows + [
+        (f"{part}: {NAMES[name]}", *_cells(of))
+        for part, estimates in _parts(metrics).items()
+        for name, of in estimates.items()
+    ]
+
+
+def _parts(metrics: Metrics) -> dict[str, dict[str, Estimate]]:
+    """The values of labels, where there are several, and of subgroups."""
     parts = {} if metrics.task == "binary" else dict(metrics.per_label)
     for name, subgroup in (metrics.subgroups or {}).items():
         parts[f"{name} ({subgroup.n} images)"] = subgroup.values
-    return rows + [
-        (f"{part}: {NAMES[name]}", *_cells(of))
-        for part, estimates in parts.items()
-        for name, of in estimates.items()
-    ]
+    return parts
+
+
+def of_whom(n: int, groups: int | None, prevalence: dict[str, float]) -> str:
+    """One line for people: images, patients, and the share that has each label."""
+    patients = ", patients unknown" if groups is None else f" of {groups} patients"
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in prevalence.items())
+    return f"{n} images{patients}. Prevalence: {shares}."
+
+
+def on_intervals(found: Metrics) -> list[str]:
+    """Sentences on the intervals that the bootstrap cannot give, where there are such."""
+    if not found.resampling.resamples:
+        return []
+    unit = "images" if found.groups is None else "patients"
+    every = [*found.values.items(), *(each for of in _parts(found).values() for each in of.items())]
+    rates = any(of.value in (0, 1) and of.low is not None for _, of in every)
+    fixed = {NAMES[name]: None for name, of in every if of.value is not None and of.low is None}
+    said = []
+    if rates:
+        said.append(f"Rates of 0 or 1 have Wilson's interval (1927), by {unit}.")
+    if fixed:
+        said.append(
+            f"No interval ({', '.join(fixed)}): no resample changes the value, or too few have it."
+        )
+    return said
 
 
 def auc(task: Task, y: ArrayLike, p: ArrayLike) -> float:
@@ -268,7 +330,7 @@ def paired_auc_loss(
     losses = np.concatenate(
         [
             np.mean([a.auc(w) - b.auc(w) for a, b in zip(reference, new, strict=True)], axis=0)
-            for w in _table_then(n, groups, draws, seed)
+            for w in table_then(n, groups, draws, seed)
         ]
     )
     loss = estimate(losses)
@@ -288,7 +350,7 @@ def _with_both_classes(task: Task, y: ArrayLike, p: ArrayLike) -> list[LabelScor
     return both
 
 
-def _table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> Iterator[Floats]:
+def table_then(n: int, groups: Sequence[str] | None, count: int, seed: int) -> Iterator[Floats]:
     """The table itself (a row of ones), then its resamples."""
     yield np.ones((1, n))
     yield from resamples(n, groups, count, seed)
@@ -306,8 +368,38 @@ def _mean(found: list[dict[str, Floats]], name: str) -> Floats:
     return np.mean(defined, axis=0) if defined else np.full_like(found[0][name], np.nan)
 
 
-def _estimates(values: dict[str, Floats]) -> dict[str, Estimate]:
-    return {name: estimate(of) for name, of in values.items()}
+def _whole(task: Task, scored: Sequence[LabelScores]) -> LabelScores | None:
+    """Whose the rates of the whole are; None where they are means, which are no shares."""
+    return {"binary": scored[0], "multiclass": scored[-1], "multilabel": None}[task]
+
+
+def _estimates(
+    values: dict[str, Floats], column: LabelScores | None, groups: Sequence[str] | None
+) -> dict[str, Estimate]:
+    """Of each statistic; the rates are those of ``column``."""
+    return {
+        name: rate_estimate(of, among, groups)
+        if column is not None and (among := column.among(name)) is not None
+        else _unless_fixed(of)
+        for name, of in values.items()
+    }
+
+
+def rate_estimate(of: Floats, among: Flags, groups: Sequence[str] | None) -> Estimate:
+    """As ``estimate``, of a share of the images ``among``; of 0 or 1 with Wilson's interval."""
+    found = estimate(of)
+    if found.value not in (0, 1) or len(of) == 1:
+        return found
+    n = int(among.sum())
+    units = n if groups is None else len(set(np.asarray(groups)[among].tolist()))
+    rate = wilson(round(found.value * n), n, units)
+    return Estimate(found.value, min(rate.low, found.value), max(rate.high, found.value))
+
+
+def _unless_fixed(of: Floats) -> Estimate:
+    """As ``estimate``, without an interval where no resample changes the value."""
+    found = estimate(of)
+    return Estimate(found.value) if found.low == found.value == found.high else found
 
 
 def _one_class(aucs: list[Floats]) -> int:

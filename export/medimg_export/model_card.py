@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medimg_edge.manifest import Manifest
-from medimg_export.metrics import Metrics, table
+from medimg_export.metrics import Metrics, on_intervals, table
 from medimg_export.recipe import Recipe
 
 LIMITS = (
@@ -54,7 +54,12 @@ def model_card(
             "",
             f"## How good it is ({split}, {manifest.default_artifact})",
             "",
-            f"{found.n} images. Intervals are 95 % bootstrap intervals.",
+            " ".join(
+                [
+                    f"{found.n} images. Intervals are 95 % bootstrap intervals.",
+                    *on_intervals(found),
+                ]
+            ),
             "",
             "| | value | interval |",
             "| --- | --- | --- |",

@@ -27,14 +27,17 @@ class DeLong(msgspec.Struct, frozen=True):
 
 
 class McNemar(msgspec.Struct, frozen=True):
-    """How many of ``n`` images both, only one, or neither decided right; p is exact, two-sided."""
+    """How many of ``n`` images both, only one, or neither decided right.
+
+    p is exact, two-sided; None where there is no image.
+    """
 
     n: int
     both: int
     only_a: int
     only_b: int
     neither: int
-    p: float
+    p: float | None
 
 
 def delong(truth: Flags, a: Floats, b: Floats) -> DeLong | None:
@@ -92,5 +95,9 @@ def mcnemar(right_a: Flags, right_b: Flags) -> McNemar:
         only_a=only_a,
         only_b=only_b,
         neither=int((~right_a & ~right_b).sum()),
-        p=float(binomtest(only_a, apart).pvalue) if apart else 1.0,
+        p=_p_value(only_a, apart) if len(right_a) else None,
     )
+
+
+def _p_value(only_a: int, apart: int) -> float:
+    return float(binomtest(only_a, apart).pvalue) if apart else 1.0

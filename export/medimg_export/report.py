@@ -30,6 +30,7 @@ from medimg_export.report_tables import (
     headline,
     label_table,
     metric_table,
+    referral_table,
     subgroup_table,
 )
 from medimg_export.scores import answer_scores, checked, label_scores
@@ -48,8 +49,10 @@ RELIABILITY_NOTE = (
 COVERAGE_NOTE = (
     "The surest images are answered, the others referred to a reader; the error is the share of "
     "wrong answers among those given. A curve that falls to the left says that the model knows "
-    "what it does not know. The band is the 95 % interval, point by point."
+    "what it does not know."
 )
+COVERAGE_BAND_NOTE = " The band is the 95 % interval, point by point."
+COVERAGE_RESAMPLES = 1000
 SURENESS: dict[Task, str] = {
     "binary": "Sure is what is far from the threshold, in logits.",
     "multiclass": "Sure is what has a high probability of the answered label.",
@@ -152,7 +155,7 @@ def write_report(
                     "Precision and recall",
                 ),
             ),
-            f"<p>{RING_NOTE}{BAND_NOTE if len(columns) == 1 else ''}</p>",
+            f"<p>{RING_NOTE}{BAND_NOTE if len(columns) == 1 and _banded(metrics) else ''}</p>",
         ),
         section(
             "decisions",
@@ -165,7 +168,10 @@ def write_report(
                 stacked=len(labels) > NARROW,
             ),
         ),
-        _coverage(selective_of(task, truth, probability, thresholds), groups, task),
+        section("referred", "What is referred", referral_table(metrics))
+        if metrics.referrals
+        else "",
+        _coverage(selective_of(task, truth, probability, thresholds), groups, metrics),
         section("learning", "Learning curves", figure(report_plots.learning(history)))
         if history
         else "",
@@ -176,16 +182,22 @@ def write_report(
     write_whole(Path(path), page(title, subtitle_facts, body).encode())
 
 
-def _coverage(of: Selective | None, groups: Sequence[str] | None, task: Task) -> str:
+def _banded(metrics: Metrics) -> bool:
+    """Whether curves have bands: they are of as many resamples as the intervals, or fewer."""
+    return metrics.resampling.resamples > 1
+
+
+def _coverage(of: Selective | None, groups: Sequence[str] | None, metrics: Metrics) -> str:
     if of is None:
         return ""
-    curve = coverage_curve(of, groups)
+    curve = coverage_curve(of, groups, min(COVERAGE_RESAMPLES, metrics.resampling.resamples))
+    band = COVERAGE_BAND_NOTE if _banded(metrics) else ""
     plot = figure(report_plots.coverage(curve), "Error against coverage")
     return section(
         "coverage",
         "If the least sure are referred",
         pair(plot, coverage_table(curve)),
-        f"<p>{COVERAGE_NOTE} {SURENESS[task]}</p>",
+        f"<p>{COVERAGE_NOTE}{band} {SURENESS[metrics.task]}</p>",
     )
 
 

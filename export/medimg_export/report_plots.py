@@ -66,17 +66,18 @@ def roc(metrics: Metrics, columns: list[LabelScores], groups: Sequence[str] | No
             if (specificity := reached["specificity"].value) is not None:
                 _mark(axes, index, 1 - specificity, reached["sensitivity"].value)
         if len(columns) == 1:
-            _band(axes, GRID, _roc_draws(columns[0], groups, GRID))
+            _band(axes, GRID, _roc_draws(columns[0], groups, GRID, metrics.resampling.resamples))
         _legend(figure, axes, "lower right")
     return figure.svg
 
 
 def roc_pair(
-    name: str, a: LabelScores, b: LabelScores, groups: Sequence[str] | None, *, band: bool
+    name: str, a: LabelScores, b: LabelScores, groups: Sequence[str] | None, *, draws: int
 ) -> str:
     """The ROC curves of two models on the same images, operating points marked.
 
-    ``name`` tells the figure from others on its page.
+    ``name`` tells the figure from others on its page; the bands are of ``draws`` resamples, or of
+    ``BAND_RESAMPLES`` where that is fewer.
     """
     ones = np.ones((1, len(a.truth)))
     with _figure(name, f"ROC curves of A and B, {a.label}") as figure:
@@ -88,8 +89,7 @@ def roc_pair(
             line = {**_line(index), "linestyle": DASHES[index]}
             axes.plot(x, y, label=f"{'AB'[index]}\u2002AUC {values['auc']:.3f}", **line)
             _mark(axes, index, 1 - values["specificity"], values["sensitivity"])
-            if band:
-                _band(axes, GRID, _roc_draws(column, groups, GRID), index)
+            _band(axes, GRID, _roc_draws(column, groups, GRID, draws), index)
         _legend(figure, axes, "lower right")
     return figure.svg
 
@@ -115,7 +115,7 @@ def precision_recall(
                 0.02, share + (0.015 if above else -0.015), f"prevalence {share:.2f}",
                 va="bottom" if above else "top", fontsize=9,
             )  # fmt: skip
-            _band(axes, GRID, _pr_draws(columns[0], groups, GRID))
+            _band(axes, GRID, _pr_draws(columns[0], groups, GRID, metrics.resampling.resamples))
         _legend(figure, axes, "lower left")
     return figure.svg
 
@@ -310,21 +310,27 @@ def _band(axes: Axes, x: Floats, curves: list[Floats], index: int = 0) -> None:
         axes.fill_between(x, low, high, color=COLORS[index], alpha=0.16, linewidth=0)
 
 
-def _called(column: LabelScores, groups: Sequence[str] | None) -> Iterator[tuple[Floats, Floats]]:
+def _called(
+    column: LabelScores, groups: Sequence[str] | None, count: int
+) -> Iterator[tuple[Floats, Floats]]:
     """Per resample: positives and negatives called as the threshold falls, where both exist."""
-    for weights in resamples(len(column.truth), groups, BAND_RESAMPLES, 0):
+    for weights in resamples(len(column.truth), groups, min(count, BAND_RESAMPLES), 0):
         by_score = column.by_score(weights)
         for tp, fp in zip(*(np.cumsum(part[:, ::-1], axis=1) for part in by_score), strict=True):
             if tp[-1] and fp[-1]:
                 yield tp[tp + fp > 0], fp[tp + fp > 0]
 
 
-def _roc_draws(column: LabelScores, groups: Sequence[str] | None, x: Floats) -> list[Floats]:
+def _roc_draws(
+    column: LabelScores, groups: Sequence[str] | None, x: Floats, count: int
+) -> list[Floats]:
     return [
         np.interp(x, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]))
-        for tp, fp in _called(column, groups)
+        for tp, fp in _called(column, groups, count)
     ]
 
 
-def _pr_draws(column: LabelScores, groups: Sequence[str] | None, x: Floats) -> list[Floats]:
-    return [np.interp(x, tp / tp[-1], tp / (tp + fp)) for tp, fp in _called(column, groups)]
+def _pr_draws(
+    column: LabelScores, groups: Sequence[str] | None, x: Floats, count: int
+) -> list[Floats]:
+    return [np.interp(x, tp / tp[-1], tp / (tp + fp)) for tp, fp in _called(column, groups, count)]

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from medimg_edge.manifest import Task
-from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup
+from medimg_export.metrics import NAMES, Estimate, Metrics, Subgroup, on_intervals
 from medimg_export.selective import COVERAGE, CoverageCurve
 
 HEADLINES: dict[Task, tuple[str, ...]] = {
@@ -29,8 +29,8 @@ MEANINGS = {
 }
 REFERRED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 BEFORE = (
-    "before temperature scaling; the temperature was fitted on these images, so that the gain "
-    "looks larger than it is"
+    "before temperature scaling; on validation images, which the temperature was fitted on, the "
+    "gain looks larger than it is"
 )
 
 
@@ -71,7 +71,8 @@ def metric_table(metrics: Metrics) -> str:
         '<th scope="col" class="number">95 % interval</th><th scope="col" class="scale">'
         '<span>0</span><span>1</span></th><th scope="col">meaning</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f"<p>{metrics.n} images. Prevalence: {shares}. {how}{mean}</p>"
+        f"<p>{metrics.n} images. Prevalence: {shares}. {' '.join([how, *on_intervals(metrics)])}"
+        f"{mean}</p>"
     )
 
 
@@ -169,6 +170,25 @@ def coverage_table(curve: CoverageCurve) -> str:
     return (
         '<div class="wide"><h3>What is left of the error</h3><table><thead><tr>'
         f'<th scope="col">referred</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def referral_table(metrics: Metrics) -> str:
+    """By label how many images its refer band leaves to a person, and the error of the others."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>'
+        f'<td class="number">{of.band[0]:.4g} – {of.band[1]:.4g}</td>'
+        f'{_cell(of.referred)}<td class="number">{of.answered}</td>{_cell(of.error)}</tr>'
+        for label, of in (metrics.referrals or {}).items()
+    )
+    head = "".join(
+        f'<th scope="col" class="number">{name}</th>'
+        for name in ("refer band", "referred", "answered", "error of the answered")
+    )
+    return (
+        f'<div class="wide"><table><thead><tr><th scope="col">label</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div><p>A probability in the band is left to a person. All "
+        "other figures of this report decide these images too, by the threshold.</p>"
     )
 
 

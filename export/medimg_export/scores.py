@@ -48,14 +48,24 @@ class LabelScores:
         return {
             "auc": _auc(positive, negative),
             "average_precision": _average_precision(positive, negative),
-            "accuracy": _ratio(tp + tn, n),
-            "sensitivity": _ratio(tp, positives),
-            "specificity": _ratio(tn, n - positives),
-            "ppv": _ratio(tp, calls),
-            "npv": _ratio(tn, n - calls),
-            "f1": _ratio(2 * tp, positives + calls),
-            "ece": _ratio(np.abs(weights @ self._gap_by_bin).sum(axis=1), n),
+            "accuracy": ratio(tp + tn, n),
+            "sensitivity": ratio(tp, positives),
+            "specificity": ratio(tn, n - positives),
+            "ppv": ratio(tp, calls),
+            "npv": ratio(tn, n - calls),
+            "f1": ratio(2 * tp, positives + calls),
+            "ece": ratio(np.abs(weights @ self._gap_by_bin).sum(axis=1), n),
         }
+
+    def among(self, name: str) -> Flags | None:
+        """Bool (N,), the images that a rate is a share of; None for what is no rate."""
+        return {
+            "accuracy": np.ones_like(self.truth),
+            "sensitivity": self.truth,
+            "specificity": ~self.truth,
+            "ppv": self.called,
+            "npv": ~self.called,
+        }.get(name)
 
     def auc(self, weights: Floats) -> Floats:
         """P(score of a positive > score of a negative), ties half (Mann and Whitney)."""
@@ -164,7 +174,7 @@ def resamples(n: int, groups: Sequence[str] | None, count: int, seed: int) -> It
 def _auc(positive: Floats, negative: Floats) -> Floats:
     below = np.cumsum(negative, axis=1) - negative / 2
     pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    return _ratio((positive * below).sum(axis=1), pairs)
+    return ratio((positive * below).sum(axis=1), pairs)
 
 
 def _average_precision(positive: Floats, negative: Floats) -> Floats:
@@ -172,8 +182,9 @@ def _average_precision(positive: Floats, negative: Floats) -> Floats:
     tp = np.cumsum(positive[:, ::-1], axis=1)[:, ::-1]
     called = tp + np.cumsum(negative[:, ::-1], axis=1)[:, ::-1]
     precision = np.divide(tp, called, out=np.zeros_like(tp), where=called > 0)
-    return _ratio((positive * precision).sum(axis=1), positive.sum(axis=1))
+    return ratio((positive * precision).sum(axis=1), positive.sum(axis=1))
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """``part`` / ``whole``, undefined where ``whole`` is 0."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

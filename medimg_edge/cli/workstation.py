@@ -81,6 +81,9 @@ DropOverlap = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Height and width of the input.")]
 Seed = Annotated[int | None, typer.Option(help="Decides splits, weights, order, augmentation.")]
+Bootstrap = Annotated[
+    int, typer.Option(min=0, help="Resamples for the intervals and the bands; 0: none.")
+]
 
 
 @contextmanager
@@ -246,7 +249,14 @@ def evaluate(
         typer.Option(metavar="REGEX", help="Its first parenthesis tells an image's subgroup."),
     ] = None,
     labels: Labels = None,
-    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            help="Measure it with a site profile; auto is the one beside the bundle.",
+        ),
+    ] = "none",
+    bootstrap: Bootstrap = 1000,
     looks: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Add a line to this CSV for a look at test images."),
@@ -262,7 +272,7 @@ def evaluate(
     """
     with _workstation(tensorflow=False):
         from medimg_export.evaluate import evaluate as measure
-        from medimg_export.metrics import table
+        from medimg_export.metrics import of_whom, on_intervals, table
 
         done = measure(
             bundle,
@@ -273,6 +283,7 @@ def evaluate(
             group_pattern=group_pattern,
             subgroup_pattern=subgroup_pattern,
             labels=labels.split(",") if labels else None,
+            profile=None if profile == "none" else profile,
             bootstrap=bootstrap,
             looks=looks,
             progress=output.progress,
@@ -280,16 +291,20 @@ def evaluate(
         for line in done.notes:
             output.note(line)
         output.clear()
-        header = (f"on {done.metrics.n} images", "value", "95 % interval")
-        typer.echo(output.table(table(done.metrics), header))
-        typer.echo(f"\nLook at {out / 'report.html'}")
+        found = done.metrics
+        header = (f"on {found.n} images", "value", "95 % interval")
+        typer.echo(output.table(table(found), header))
+        typer.echo(f"\n{of_whom(found.n, found.groups, found.prevalence)}")
+        for line in on_intervals(found):
+            typer.echo(line)
+        typer.echo(f"Look at {out / 'report.html'}")
 
 
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A run, or what evaluate wrote.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same images.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="For comparison.json and the report.")],
-    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+    bootstrap: Bootstrap = 1000,
 ) -> None:
     """Compare two models on the images that both answered: differences, tests, and a report.
 
@@ -298,13 +313,15 @@ def compare(
     with _workstation(tensorflow=False):
         from medimg_export.compare import compare as measure
         from medimg_export.comparison import table
+        from medimg_export.metrics import of_whom
 
         found = measure(a, b, out, bootstrap=bootstrap)
         for line in found.notes:
             output.note(line)
         header = (f"on {found.n} images", "A", "B", "B - A", "95 % interval", "p")
         typer.echo(output.table(table(found), header))
-        typer.echo(f"\nA is {found.a.name}, B is {found.b.name}.")
+        typer.echo(f"\n{of_whom(found.n, found.groups, found.prevalence)}")
+        typer.echo(f"A is {found.a.name}, B is {found.b.name}.")
         if left_out := found.a.left_out + found.b.left_out:
             typer.echo(
                 f"{left_out} images that only one has are left out: {found.a.left_out} of A's, "

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from medimg_edge.errors import NotFinite
 from medimg_export.calibration import (
@@ -11,6 +12,7 @@ from medimg_export.calibration import (
     fit_temperature,
     matching_threshold,
     reliability,
+    untempered,
 )
 
 # Scores as networks give them: single precision, many ties, both ends included.
@@ -116,3 +118,19 @@ def test_matching_threshold_is_midway():
     found = matching_threshold([0.1, 0.6, 0.7], 0.5, [0.2, 0.4, 0.8])
     assert found == pytest.approx(0.3)
     assert matching_threshold([0.1, 0.2], 0.5, [0.2, 0.4]) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_can_be_taken_out_again(task, temperature):
+    z = np.random.default_rng(0).normal(0, 2, (50, 1 if task == "binary" else 3))
+    of_logits = (lambda z: softmax(z, axis=1)) if task == "multiclass" else _sigmoid
+    p = of_logits(z / temperature).astype(np.float32).astype(np.float64)
+    assert untempered(task, p, temperature) == pytest.approx(of_logits(z), abs=1e-3)
+
+
+def test_probabilities_of_0_and_1_have_a_temperature_too():
+    assert untempered("binary", np.array([[0.0], [1.0]]), 2.0) == pytest.approx(
+        np.array([[0], [1]])
+    )
+    assert untempered("multiclass", np.eye(3), 2.0) == pytest.approx(np.eye(3))

@@ -332,6 +332,7 @@ def test_evaluate_prints_and_writes_its_metrics(
     assert done.stdout.startswith("on 36 images ")
     assert re.search(rf"^AUC +{auc.value:.3f} +{auc.low:.3f} to {auc.high:.3f}$", done.stdout, re.M)
     assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
+    assert "\n36 images of 36 patients. Prevalence: opacity 50.0%.\n" in done.stdout
     refused = called(*words, "--split", "none")
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("error [data-invalid]: ")
@@ -352,11 +353,30 @@ def test_compare_prints_what_differs_and_between_whom(
     assert re.search(r"^AUC .* to .* DeLong$", done.stdout, re.M)
     assert len(re.findall(r"McNemar$", done.stdout, re.M)) == 3
     assert "A is model.onnx, B is model.int8.onnx." in done.stdout
+    assert "\n36 images of 36 patients. Prevalence: opacity 50.0%.\n" in done.stdout
     assert "204 images that only one has are left out: 0 of A's, 204 of B's." in done.stdout
     assert f"Look at {tmp_path / 'out' / 'report.html'}" in done.stdout
     refused = called("compare", *folders, "--out", folders[0])
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("error [write]: ")
+
+
+def test_a_profile_is_measured_where_it_is_asked_for(
+    called: Callable, bundle: Path, phantom_data: Path, tmp_path: Path
+):
+    words = ["evaluate", bundle, phantom_data, "--out", tmp_path / "out", "--bootstrap", 10]
+    assert "no site profile" in called(*words, "--profile", "auto").stderr
+    assert "no site profile" not in called(*words, "--profile", "none").stderr
+    refused = called(*words, "--profile", tmp_path / "nothing.json")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("error [bundle-profile]: ")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_a_negative_number_of_resamples_is_exit_2(called: Callable, tmp_path: Path, command: str):
+    done = called(command, tmp_path, tmp_path, "--out", tmp_path / "out", "--bootstrap", -5)
+    assert done.returncode == 2
+    assert "--bootstrap" in done.stderr
 
 
 def test_a_wrong_option_is_exit_2(called: Callable, tmp_path: Path):

@@ -1,5 +1,7 @@
 """Two tables of answers: which images count, and every difference found otherwise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,25 @@ def test_groups_are_those_of_whichever_has_them():
     assert compared(plain, plain).groups is None
     assert compared(plain, plain).notes == ()
     assert compared(answers(groups=90), plain).notes == ()  # a patient has one image each
+
+
+def test_patients_that_are_told_otherwise_are_those_of_a_and_it_is_said():
+    a, b = answers(groups=30), answers(seed=1, groups=9)
+    found = compared(a, b)
+    assert found.groups == 30
+    assert found.notes[1].startswith("A and B tell other images to be of one patient")
+    assert found.findings == compared(a, answers(seed=1)).findings
+    b = answers(seed=1, groups=30)
+    renamed = replace(b, groups=[f"person {group}" for group in b.groups or []])
+    assert len(compared(a, renamed).notes) == 1  # the same patients under other names
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_the_prevalence_of_every_label_is_told(task: Task):
+    found = compared(answers(task), answers(task, seed=1))
+    expected = [float(column.truth.mean()) for column in answers(task).columns]
+    assert list(found.prevalence.values()) == expected
+    assert list(found.prevalence) == list(found.labels[-len(expected) :])
 
 
 def test_what_cannot_be_compared_is_refused_in_words():
@@ -176,5 +197,7 @@ def test_one_class_alone_has_no_auc_and_no_delong():
     assert finding.delong is None
     assert finding.values["auc"].difference.value is None
     assert p_value(finding, "auc") == ""
-    assert finding.mcnemar["sensitivity"].n == 0
+    assert (finding.mcnemar["sensitivity"].n, finding.mcnemar["sensitivity"].p) == (0, None)
+    assert p_value(finding, "sensitivity") == "undefined"
+    assert p_value(finding, "specificity").endswith(" McNemar")
     assert table(found)[0][1:5] == ("undefined", "undefined", "undefined", "")

@@ -1,6 +1,8 @@
 """A bundle measured on labelled images: every number found otherwise, and what is left out."""
 
 import csv
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +13,25 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from medimg_edge import site_profile
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import ArtifactUnknown, DataInvalid, RunError, TooFewImages, WriteError
+from medimg_edge.errors import (
+    ArtifactUnknown,
+    DataInvalid,
+    ProfileInvalid,
+    RunError,
+    TooFewImages,
+    WriteError,
+)
+from medimg_edge.manifest import OperatingPoint
+from medimg_edge.site_profile import Calibration, SiteData, SiteProfile
 from medimg_export import metrics, phantoms
 from medimg_export.answers import read_answers
+from medimg_export.calibration import ece
 from medimg_export.evaluate import evaluate
 from medimg_export.metrics import Metrics
+from medimg_export.run import Run
 
 Arrays = Callable[..., Path]
 
@@ -60,7 +74,7 @@ def test_metrics_are_those_of_the_devices_answers(
     assert answers.names == sorted(
         each.relative_to(held_out).as_posix() for each in held_out.glob("*/*.png")
     )
-    assert answers.groups is None
+    assert answers.groups == [re.findall(r"\d+", name)[0] for name in answers.names]
     assert answers.p[:, 0].tolist() == p.tolist()
     assert answers.y.astype(bool).tolist() == y.tolist()
     assert answers.called[:, 0].tolist() == called.tolist()
@@ -87,6 +101,52 @@ def test_patients_are_drawn_together(bundle: Path, held_out: Path, tmp_path: Pat
     pattern = r"phantom-000(\d)"  # three patients
     found = evaluate(bundle, held_out, tmp_path, group_pattern=pattern, bootstrap=50).metrics
     assert (found.groups, found.resampling.unit) == (3, "group")
+
+
+def test_patients_are_those_of_the_training_where_none_are_told(
+    bundle: Path, phantom_data: Path, tmp_path: Path
+):
+    found = evaluate(bundle, phantom_data, tmp_path, bootstrap=10)
+    assert (found.metrics.groups, found.metrics.resampling.unit) == (36, "group")
+    assert not any("Nothing says which images are of one patient" in note for note in found.notes)
+    assert any(repr(phantoms.GROUP_PATTERN) in note for note in found.notes)
+
+
+def test_a_group_pattern_of_the_training_that_matches_nothing_is_told(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    data = shutil.copytree(held_out, tmp_path / "data")
+    for number, path in enumerate(sorted(data.glob("*/*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=10)
+    assert (found.metrics.groups, found.metrics.resampling.unit) == (None, "image")
+    assert any("matches no name here, so the intervals are by image" in n for n in found.notes)
+    assert any("Nothing says which images are of one patient" in note for note in found.notes)
+
+
+def test_other_data_that_name_their_patients_keep_them(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    paths = sorted(held_out.glob("*/*.png"))
+    lines = [f"{path},{path.parent.name},{i % 5}" for i, path in enumerate(paths)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    found = evaluate(bundle, tmp_path / "labels.csv", tmp_path / "out", bootstrap=10)
+    assert found.metrics.groups == 5
+    assert not any("group pattern" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("stored", [None, 3, {"data": {"group_pattern": "("}}])
+def test_a_training_that_says_nothing_of_use_groups_nothing(
+    bundle: Path, held_out: Path, tmp_path: Path, stored: object
+):
+    """A manifest's training is of any shape."""
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["training"] = {} if stored is None else {"recipe": stored}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    found = evaluate(copy, held_out, tmp_path / "out", bootstrap=10)
+    assert found.metrics.groups is None
+    assert any("flatter" in note for note in found.notes) is (stored is not None)
 
 
 def test_subgroups_are_told_by_the_names(bundle: Path, held_out: Path, tmp_path: Path):
@@ -177,7 +237,22 @@ def test_the_test_split_that_other_data_bring(bundle: Path, held_out: Path, tmp_
     for split, n in (("auto", 16), ("val", 6), ("all", 22)):
         found = evaluate(bundle, tmp_path / "data", tmp_path, split=split, bootstrap=10)
         assert found.metrics.n == n
-        assert not any("flatter" in note for note in found.notes)
+        assert any("may have chosen or trained" in note for note in found.notes) is (n != 16)
+
+
+def test_training_images_among_others_are_warned_of(
+    bundle: Path, phantom_data: Path, held_out: Path, tmp_path: Path
+):
+    """One image more, and the fingerprint is another one: nothing tells which were trained on."""
+    data = tmp_path / "data"
+    for path in (phantom_data / "train").glob("*/*"):
+        (data / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / path.parent.name)
+    shutil.copy(next(held_out.glob("normal/*.png")), data / "normal" / "phantom-9999.png")
+    found = evaluate(bundle, data, tmp_path / "out", bootstrap=10)
+    assert found.metrics.n == len(list(data.glob("*/*")))
+    assert any(note.startswith("These are not exactly the images") for note in found.notes)
+    assert "may have chosen or trained" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_split_that_is_not_there_is_refused(bundle: Path, held_out: Path, tmp_path: Path):
@@ -244,6 +319,122 @@ def test_an_unknown_artifact_is_refused(bundle: Path, held_out: Path, tmp_path: 
         evaluate(bundle, held_out, tmp_path, artifact="model.int4.onnx")
 
 
+# --- with a site profile ---
+
+
+@pytest.fixture
+def site(bundle: Path, held_out: Path, tmp_path: Path) -> tuple[Path, SiteProfile]:
+    """A copy of the bundle, with a profile beside it that refers about a third of the images."""
+    p = site_profile.calibrated(directly(bundle, held_out)[1], 0.5, 0.2)
+    low, high = np.quantile(p, [0.3, 0.6]).tolist()
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    opened = Bundle.open(copy)
+    point = OperatingPoint(threshold=low, rule="youden", refer=(low, high))
+    profile = SiteProfile(
+        bundle=opened.hash,
+        artifact="model.int8.onnx",
+        findings={"opacity": Calibration(slope=0.5, intercept=0.2, point=point)},
+        data=SiteData(images=80, patients=70, positives={"opacity": 40}, sha256="0" * 64),
+        created="2026-01-31",
+    )
+    site_profile.beside(opened).write_bytes(site_profile.encode(profile))
+    return copy, profile
+
+
+def test_a_profile_is_measured_as_it_answers(
+    site: tuple[Path, SiteProfile], held_out: Path, tmp_path: Path
+):
+    copy, profile = site
+    found = evaluate(copy, held_out, tmp_path / "out", profile="auto", bootstrap=50)
+    classifier = Classifier(copy)  # which takes the profile beside it
+    paths = sorted(held_out.glob("*/*.png"))
+    y = np.array([path.parent.name == "opacity" for path in paths])
+    answers = [classifier.predict(path) for path in paths]
+    p = np.array([each.probability for each in answers], float)
+    decisions = np.array([each.decision for each in answers])
+    of, threshold = found.metrics, profile.findings["opacity"].point.threshold
+    assert (of.profile, of.thresholds) == (profile.hash, {"opacity": threshold})
+    assert of.ece_before is None
+    assert of.values["ece"].value == pytest.approx(ece(p, y))
+    assert of.values["sensitivity"].value == pytest.approx((p >= threshold)[y].mean())
+    assert of.referrals is not None
+    referral = of.referrals["opacity"]
+    answered = decisions != "refer"
+    assert 0 < answered.sum() < 24
+    assert referral.referred.value == pytest.approx((~answered).mean())
+    wrong = (decisions == "positive") != y
+    assert referral.error.value == pytest.approx(wrong[answered].mean())
+    assert read_answers(tmp_path / "out").p[:, 0].tolist() == p.tolist()
+    assert any("fitted on 80 images" in note for note in found.notes)
+    stored = msgspec.json.decode((tmp_path / "out" / "metrics.json").read_bytes(), type=Metrics)
+    assert stored == of
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert profile.hash[:16] in page
+    assert "What is referred" in page
+    rows = {name: value for name, value, _ in metrics.table(of)}
+    assert rows["referred"] == f"{referral.referred.value:.3f}"
+
+
+def test_without_being_asked_no_profile_is_taken(
+    site: tuple[Path, SiteProfile], bundle: Path, held_out: Path, tmp_path: Path
+):
+    copy, profile = site
+    plain = evaluate(bundle, held_out, tmp_path / "plain", bootstrap=10)
+    found = evaluate(copy, held_out, tmp_path / "out", bootstrap=10)
+    assert found.metrics == plain.metrics
+    assert (found.metrics.profile, found.metrics.referrals) == (None, None)
+    given = evaluate(copy, held_out, tmp_path / "given", profile=profile, bootstrap=10)
+    assert given.metrics.profile == profile.hash
+
+
+def test_a_profile_that_is_not_there_is_said_or_refused(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    found = evaluate(bundle, held_out, tmp_path / "out", profile="auto", bootstrap=10)
+    assert any("no site profile at" in note for note in found.notes)
+    with pytest.raises(ProfileInvalid, match="cannot be read"):
+        evaluate(bundle, held_out, tmp_path / "other", profile=tmp_path / "none.json")
+    assert not (tmp_path / "other").exists()
+
+
+# --- before the temperature ---
+
+
+def test_ece_before_the_temperature_is_of_the_same_answers(
+    bundle: Path, held_out: Path, tmp_path: Path
+):
+    found = evaluate(bundle, held_out, tmp_path, bootstrap=10).metrics
+    temperature = Bundle.open(bundle).manifest.training["temperature"]
+    answers = read_answers(tmp_path)
+    before = 0.5 * (1 + np.tanh(site_profile.logit(answers.p[:, 0]) * temperature / 2))
+    assert temperature != 1
+    assert found.ece_before is not None
+    assert f"{found.ece_before.value:.6f}" == f"{ece(before, answers.y):.6f}"
+    assert found.ece_before.low is not None
+    assert "ECE at temperature 1" in (tmp_path / "report.html").read_text()
+
+
+def test_ece_before_on_validation_is_that_of_the_run(
+    run: Run, bundle: Path, phantom_data: Path, tmp_path: Path
+):
+    options = {"artifact": "model.onnx", "split": "val", "bootstrap": 10}
+    found = evaluate(bundle, phantom_data, tmp_path, **options).metrics
+    stored = msgspec.json.decode((run.path / "metrics.json").read_bytes(), type=Metrics)
+    assert found.ece_before is not None
+    assert stored.ece_before is not None
+    assert found.ece_before.value == pytest.approx(stored.ece_before.value, abs=1e-4)
+
+
+@pytest.mark.parametrize("training", [{}, {"temperature": 1.0}])
+def test_without_a_temperature_nothing_is_before(
+    bundle: Path, held_out: Path, tmp_path: Path, training: dict
+):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((copy / "manifest.json").read_bytes()) | {"training": training}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert evaluate(copy, held_out, tmp_path / "out", bootstrap=10).metrics.ece_before is None
+
+
 # --- labels ---
 
 
@@ -292,3 +483,10 @@ def test_other_tasks(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
     answers = read_answers(tmp_path / "out")
     assert answers.task == kind
     assert metrics.auc(answers.task, answers.y, answers.p) == auc
+    of_run = msgspec.json.decode((run.path / "metrics.json").read_bytes(), type=Metrics)
+    val = evaluate(
+        bundle, data, tmp_path / "val", artifact="model.onnx", split="val", bootstrap=10
+    ).metrics
+    assert of_run.ece_before is not None
+    assert val.ece_before is not None
+    assert val.ece_before.value == pytest.approx(of_run.ece_before.value, abs=1e-3)

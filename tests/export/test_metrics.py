@@ -7,7 +7,16 @@ from sklearn import metrics as sk
 
 from medimg_edge.errors import DataInvalid, NotFinite, TooFewImages
 from medimg_export.calibration import ece
-from medimg_export.metrics import NAMES, Counts, Estimate, auc, evaluate, paired_auc_loss, table
+from medimg_export.metrics import (
+    NAMES,
+    Counts,
+    Estimate,
+    auc,
+    evaluate,
+    on_intervals,
+    paired_auc_loss,
+    table,
+)
 
 LABELS = ("normal", "ill")
 # Eight images, counted by hand at p >= 0.5: 3 found, 1 missed, 1 false alarm, 3 rightly none.
@@ -25,6 +34,10 @@ def _width(of: Estimate) -> float:
     assert of.low is not None
     assert of.high is not None
     return of.high - of.low
+
+
+def _three(of: Estimate) -> tuple[float | None, float | None, float | None]:
+    return of.value, of.low, of.high
 
 
 def test_hand_counted_binary_table():
@@ -113,11 +126,55 @@ def test_what_is_undefined_is_none_and_never_nan():
     found = evaluate("binary", LABELS, np.zeros(5, int), np.full(5, 0.1), bootstrap=50)
     for name in ("auc", "average_precision", "sensitivity", "ppv", "f1"):
         assert found.values[name] == Estimate(None)
-    assert found.values["specificity"] == Estimate(1.0, 1.0, 1.0)
+    assert found.values["specificity"].value == 1
     assert ("AUC", "undefined", "") in table(found)
     text = msgspec.json.encode(found).decode()
     assert "NaN" not in text
     assert json.loads(text)["values"]["ppv"] == {"value": None, "low": None, "high": None}
+
+
+def test_rates_of_0_and_1_have_wilsons_interval_for_their_patients():
+    """10 of 10 patients: 10 / (10 + 1.96²) = .722 to 1 (Wilson 1927); two images of each."""
+    y = np.repeat([0, 1], 20)
+    p = np.repeat([0.9, 0.8], 20)  # every image is called: nothing is rightly none
+    groups = [str(i // 2) for i in range(40)]
+    found = evaluate("binary", LABELS, y, p, groups=groups, bootstrap=100).values
+    assert _three(found["sensitivity"]) == pytest.approx((1, 0.7225, 1), abs=1e-4)
+    assert _three(found["specificity"]) == pytest.approx((0, 0, 0.2775), abs=1e-4)
+    assert found["npv"] == Estimate(None)
+    by_image = evaluate("binary", LABELS, y, p, bootstrap=100).values
+    assert by_image["sensitivity"].low == pytest.approx(0.8389, abs=1e-4)  # 20 of 20
+    without = evaluate("binary", LABELS, y, p, bootstrap=0).values
+    assert without["sensitivity"] == Estimate(1.0)
+
+
+def test_rates_between_0_and_1_keep_the_bootstraps_interval():
+    found = evaluate("binary", LABELS, Y, P).values
+    assert [(of.low, of.high) for of in map(found.get, ("sensitivity", "npv")) if of] == [
+        (0.25, 1.0),
+        (0.25, 1.0),
+    ]
+
+
+def test_what_no_resample_changes_has_no_interval_and_says_why():
+    y = np.repeat([0, 1], 20)
+    found = evaluate("binary", LABELS, y, 0.2 + 0.6 * y, bootstrap=100)
+    assert found.values["auc"] == found.values["average_precision"] == Estimate(1.0)
+    assert found.values["f1"] == Estimate(1.0)
+    assert ("AUC", "1.000", "") in table(found)
+    wilson, fixed = on_intervals(found)
+    assert wilson.startswith("Rates of 0 or 1")
+    assert fixed.startswith("No interval (AUC, average precision, F1")
+    assert on_intervals(evaluate("binary", LABELS, Y, P, bootstrap=100)) == []
+    assert on_intervals(evaluate("binary", LABELS, y, 0.2 + 0.6 * y, bootstrap=0)) == []
+
+
+def test_rates_of_multiclass_are_those_of_the_answer_and_means_have_none():
+    y = np.arange(30) % 3
+    found = evaluate("multiclass", "abc", y, 0.1 + 0.7 * np.eye(3)[y], bootstrap=100)
+    assert _three(found.values["accuracy"]) == pytest.approx((1, 0.8865, 1), abs=1e-4)
+    assert found.values["balanced_accuracy"] == Estimate(1.0)
+    assert found.per_label["b"]["sensitivity"].low == pytest.approx(0.7225, abs=1e-4)
 
 
 def test_metrics_survive_json():

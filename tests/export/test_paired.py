@@ -91,3 +91,7 @@ def test_mcnemar_is_a_count_of_tosses(only_a: int, only_b: int):
     n = only_a + only_b
     tail = sum(comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
     assert found.p == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_mcnemar_of_no_image_is_undefined():
+    assert mcnemar(np.zeros(0, bool), np.zeros(0, bool)).p is None

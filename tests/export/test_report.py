@@ -9,8 +9,8 @@ import pytest
 
 from medimg_edge.errors import WriteError
 from medimg_edge.manifest import Task
-from medimg_export import subgroups
-from medimg_export.metrics import Estimate, evaluate, table
+from medimg_export import report_plots, selective, subgroups
+from medimg_export.metrics import Estimate, Referral, evaluate, table
 from medimg_export.report import Example, pick_examples, write_report
 from tests.export.page import HOSTILE, Page
 
@@ -135,6 +135,49 @@ def test_ece_before_the_temperature_is_shown_where_it_is_known(tmp_path):
     page = _write(tmp_path / "r.html", metrics=metrics)
     assert "ECE at temperature 10.1230.100 – 0.200before temperature scaling" in page.words
     assert ("ECE at temperature 1", "0.123", "0.100 to 0.200") in table(metrics)
+
+
+def test_bands_are_of_as_many_resamples_as_the_intervals(tmp_path, monkeypatch):
+    """Or fewer; of none where no intervals were asked for."""
+    asked = []
+    drawn = report_plots.resamples
+
+    def counted(n, groups, count, seed):
+        asked.append(count)
+        return drawn(n, groups, count, seed)
+
+    monkeypatch.setattr(report_plots, "resamples", counted)
+    monkeypatch.setattr(selective, "resamples", counted)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    p = 0.4 * y + 0.6 * rng.random(60)
+    for bootstrap, expected in ((50, {50}), (2000, {300, 1000}), (0, {0})):
+        asked.clear()
+        metrics = evaluate("binary", ("normal", "ill"), y, p, bootstrap=bootstrap)
+        page = _write(tmp_path / "r.html", y=y, p=p, metrics=metrics, thresholds=None)
+        assert set(asked) == expected
+        assert ("95 % interval of the curve" in page.words) is (bootstrap > 0)
+        assert ("The band is the 95 % interval, point" in page.words) is (bootstrap > 0)
+
+
+def test_what_is_referred_is_shown(tmp_path):
+    assert "referred" not in _write(tmp_path / "r.html").values("id")
+    metrics = evaluate("binary", ("normal", "ill"), [0, 1], [0.2, 0.7])
+    of = Referral((0.25, 0.75), Estimate(0.123, 0.1, 0.2), 42, Estimate(0.045, 0.01, 0.09))
+    metrics = msgspec.structs.replace(metrics, referrals={HOSTILE: of})
+    page = _write(tmp_path / "r.html", metrics=metrics)
+    assert "referred" in page.values("id")
+    assert f"{HOSTILE}0.25 – 0.750.1230.100 – 0.200420.0450.010 – 0.090" in page.words
+    assert ("referred", "0.123", "0.100 to 0.200") in table(metrics)
+    assert ("error of the answered", "0.045", "0.010 to 0.090") in table(metrics)
+
+
+def test_why_there_is_no_interval_is_said(tmp_path):
+    y = np.arange(20) % 2
+    metrics = evaluate("binary", ("normal", "ill"), y, 0.1 + 0.8 * y, bootstrap=20)
+    page = _write(tmp_path / "r.html", y=y, p=0.1 + 0.8 * y, metrics=metrics, thresholds=None)
+    assert "Rates of 0 or 1 have Wilson's interval (1927), by images." in page.words
+    assert "No interval (AUC, average precision, F1" in page.words
 
 
 def test_subgroups_are_shown_with_their_sizes(tmp_path):
