@@ -35,7 +35,7 @@ class Measured:
     profile: measured by cross-validation over patients, each decided by a fit that has not seen
         them; None where that could not be done. Its intervals take in those of the rates on the
         very images of the fit: the threshold was chosen there, and Wilson's around the former alone
-        held the truth of 68 to 98 % of simulated sheets, those of both of 92 % and more.
+        are too narrow (benchmarks/calibration_coverage.py).
     why: the reason for None, for people.
     """
 
