@@ -52,7 +52,7 @@ def to_onnx(model: keras.Model, path: Path, metadata: Mapping[str, str]) -> None
     """
     with conversion("The conversion to ONNX", _ADVICE):
         require_finite_weights(model)
-        _write(_canonical(_folded(_converted(model))), path, metadata)
+        _write(_canonical(_pooled(_folded(_converted(model)))), path, metadata)
         _require_answers(path, set(model.output))
 
 
@@ -155,6 +155,28 @@ def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         return onnx.load(file)
+
+
+def _pooled(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """One form of the mean over rows and columns: tf2onnx makes this one or a ReduceMean.
+
+    Which of them follows from the order in which it walks its sets, that is, from memory addresses.
+    """
+    graph = proto.graph
+    nodes = list(graph.node)
+    for node in nodes:
+        found = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        if node.op_type != "ReduceMean" or found.get("keepdims", 1) or found["axes"] != [2, 3]:
+            continue
+        (made,) = node.output
+        kept, axes = f"{made}, pooled", f"{made}, axes"
+        pool = onnx.helper.make_node("GlobalAveragePool", list(node.input), [kept])
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 3]), axes))
+        nodes[nodes.index(node)] = onnx.helper.make_node("Squeeze", [kept, axes], [made])
+        nodes.append(pool)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return proto
 
 
 def _canonical(proto: onnx.ModelProto) -> onnx.ModelProto:

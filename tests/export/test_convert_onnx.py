@@ -14,6 +14,7 @@ import tf2onnx
 from numpy.typing import NDArray
 
 from medimg_edge.errors import ConversionError, WriteError
+from medimg_export import convert_onnx as module
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
 from medimg_export.graph import Deployable
 from medimg_export.int8 import VARIANTS, Int8Variant
@@ -133,6 +134,34 @@ def test_the_bytes_do_not_depend_on_the_order_and_names_that_tf2onnx_gives(
     monkeypatch.setattr(tf2onnx.convert, "from_function", shuffled)
     again = file.with_name("shuffled.onnx")
     to_onnx(trained.model, again, METADATA)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_either_form_of_the_mean_gives_the_same_bytes(
+    file: Path, trained: Deployable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form that tf2onnx makes now and then is put in place of the usual one."""
+    folded = module._folded
+    replaced = []
+
+    def rare(proto: onnx.ModelProto) -> onnx.ModelProto:
+        proto = module._pooled(folded(proto))
+        graph = proto.graph
+        (squeeze,) = [node for node in graph.node if node.op_type == "Squeeze"]
+        (pool,) = [node for node in graph.node if squeeze.input[0] in node.output]
+        mean = onnx.helper.make_node(
+            "ReduceMean", [pool.input[0]], [squeeze.output[0]], axes=[2, 3], keepdims=0
+        )
+        for node in (squeeze, pool):
+            graph.node.remove(node)
+        graph.node.append(mean)
+        replaced.append(mean)
+        return proto
+
+    monkeypatch.setattr(module, "_folded", rare)
+    again = file.with_name("rare.onnx")
+    to_onnx(trained.model, again, METADATA)
+    assert len(replaced) == 1
     assert again.read_bytes() == file.read_bytes()
 
 
