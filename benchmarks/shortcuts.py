@@ -88,8 +88,9 @@ def main() -> None:
     _print_shapes(arguments.data / ORIGINALS)
     _print_spectra(arguments.data / COPY)
     for path in arguments.bundles:
-        _print_exchanged(path, arguments.data / COPY)
-        _print_originals(path, arguments.data)
+        classifier = Classifier(Bundle.open(path), profile=None)
+        _print_exchanged(classifier, arguments.data / COPY)
+        _print_originals(classifier, arguments.data)
 
 
 def _print_shapes(originals: Path) -> None:
@@ -137,11 +138,10 @@ def _spectrum(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.array([power[band == each].mean() for each in range(1, BANDS + 1)])
 
 
-def _print_exchanged(path: Path, copy: Path) -> None:
-    classifier = Classifier(Bundle.open(path), profile=None)
+def _print_exchanged(classifier: Classifier, copy: Path) -> None:
     manifest = classifier.manifest
     prepared = prepare(copy, recipes.recall(manifest.training["recipe"]))
-    threshold = manifest.decision[classifier.artifact][manifest.labels[1]].threshold
+    (point,) = classifier.points.values()
     y = prepared.y[prepared.splits.val]
     print(f"{manifest.name} {manifest.version}, {classifier.artifact}, {len(y)} validation images")
     print("| | AUC | sensitivity | specificity |\n| --- | --- | --- | --- |")
@@ -150,18 +150,16 @@ def _print_exchanged(path: Path, copy: Path) -> None:
         healthy, ill = (_probabilities(classifier, prepared, change) for change in pair)
         seen[f"{what} exchanged"] = np.where(y == 1, ill, healthy)
     for what, p in seen.items():
-        called = p >= threshold
+        called = p >= point.threshold
         print(
             f"| {what} | {roc_auc_score(y, p):.4f} | {called[y == 1].mean():.3f} | "
             f"{(~called[y == 0]).mean():.3f} |"
         )
 
 
-def _print_originals(path: Path, data: Path) -> None:
+def _print_originals(classifier: Classifier, data: Path) -> None:
     """Images of train, so only the differences of the lines say something."""
-    classifier = Classifier(Bundle.open(path), profile=None)
-    manifest = classifier.manifest
-    threshold = manifest.decision[classifier.artifact][manifest.labels[1]].threshold
+    (point,) = classifier.points.values()
     files = find_images(data / ORIGINALS)
     ill = np.array([each.parent.name == ILL for each in files])
     copies = [data / COPY / "train" / each.parent.name / each.name for each in files]
@@ -175,7 +173,7 @@ def _print_originals(path: Path, data: Path) -> None:
     print("| --- | --- | --- | --- | --- |")
     for what, pixels in seen.items():
         p = np.array([classifier.run(each[None])["probability"][0, 0] for each in pixels])
-        called = p >= threshold
+        called = p >= point.threshold
         print(
             f"| {what} | {called[ill].sum()} of {ill.sum()} | "
             f"{(~called[~ill]).sum()} of {(~ill).sum()} | {logit(p[ill]).mean():.2f} | "
