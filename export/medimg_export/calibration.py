@@ -122,9 +122,10 @@ def ece(p: ArrayLike, y: ArrayLike, bins: int = BINS) -> float:
 def matching_threshold(p_ref: ArrayLike, threshold_ref: float, p_new: ArrayLike) -> float:
     """The threshold on ``p_new`` that makes as many positive calls as ``threshold_ref`` on p_ref.
 
-    Both of N values in [0, 1], N > 0, for the same images. It lies midway between neighbouring
-    scores. Where a tie in ``p_new`` prevents the exact number, the nearest possible one is
-    taken, and of two equally near the larger: a miss is worse than a second look.
+    Both of N values in [0, 1], N > 0, for the same images. It is ``threshold_ref`` itself where
+    that does it, for it may have been chosen on more than these images; otherwise it lies midway
+    between neighbouring scores. Where a tie in ``p_new`` prevents the exact number, the nearest
+    possible one is taken, and of two equally near the larger: a miss is worse than a second look.
     """
     wanted = int(np.count_nonzero(np.ravel(p_ref) >= threshold_ref))
     score = np.ravel(p_new).astype(np.float64)
@@ -133,4 +134,5 @@ def matching_threshold(p_ref: ArrayLike, threshold_ref: float, p_new: ArrayLike)
         above, below = np.append(above, 1.0), np.append(below, score.max())
     calls = len(score) - np.searchsorted(np.sort(score), above)
     best = np.lexsort((calls, -np.abs(calls - wanted)))[-1]
-    return between(float(below[best]), float(above[best]))
+    low, high = float(below[best]), float(above[best])
+    return threshold_ref if low < threshold_ref <= high else between(low, high)

@@ -72,6 +72,14 @@ class Augmentation(Struct, frozen=True):
     aspect: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
     """Share: width against height, from 1 / (1 + aspect) to 1 + aspect times the image's own. For
     sets whose films were wider for one class, and are stretched to one shape."""
+    blur: Annotated[float, msgspec.Meta(ge=0, le=20)] = 0.0
+    """Pixels, for half of the images: a Gaussian's standard deviation. Scaled, moved films."""
+    noise: Share = 0.0
+    """Share of the full scale, for half of the images: its standard deviation. Few photons, and
+    with ``blur`` for sets of which one class has more of fine texture."""
+    jpeg: bool = False
+    """Write half of the images as JPEG files of any quality, and read them again. For sets whose
+    files are such, where a clinic's are not, and the other way round."""
 
 
 class Training(Struct, frozen=True):

@@ -11,10 +11,12 @@ RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(0, 256, (24, 31, 1), np.uint8)
 RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
 
+MOVEMENT = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror", "aspect")
+NAMES = (*MOVEMENT, "blur", "noise", "jpeg")
+
 
 def row(**drawn: float) -> np.ndarray:
-    names = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror", "aspect")
-    return np.array([drawn.get(name, 0.0) for name in names], np.float32)
+    return np.array([drawn.get(name, 0.0) for name in NAMES], np.float32)
 
 
 def only(**kind) -> Augmentation:
@@ -80,6 +82,42 @@ def test_aspect_widens_and_flattens_about_the_centre_and_keeps_the_area():
         assert np.array_equal(found, found[::-1, ::-1])
 
 
+def test_blur_takes_the_finest_texture_from_half_of_the_images_and_nothing_else():
+    ripple = np.tile(np.array([[96, 160], [160, 96]], np.uint8), (16, 16))[..., None]
+    ramp = np.tile(np.linspace(60, 200, 32).astype(np.uint8), (32, 1))[..., None]
+    spec = only(blur=1.6)
+    left = [np.ptp(augment(ripple, row(blur=blur), spec)) for blur in (0.0, 0.2, 0.35, 1.0)]
+    assert left[0] == 64 > left[1] > left[2] > left[3]
+    assert np.array_equal(augment(ripple, row(blur=-1.0), spec), ripple)
+    same = augment(ramp, row(blur=1.0), spec)[:, 5:-5].astype(int)
+    assert np.abs(same - ramp[:, 5:-5]).max() <= 1
+
+
+def test_noise_has_its_deviation_at_most_and_no_mean():
+    flat = np.full((96, 96, 1), 128, np.uint8)
+    spec = only(noise=0.1)
+    for drawn in (0.25, 0.5, 1.0):
+        found = augment(flat, row(noise=drawn), spec).astype(float)
+        assert 0.3 * drawn * 25.5 < found.std() < 1.05 * drawn * 25.5
+        assert found.mean() == pytest.approx(128, abs=0.7)
+    assert np.array_equal(augment(flat, row(noise=-1.0), spec), flat)
+    first, again = (augment(flat, row(noise=0.7), spec) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, augment(flat, row(noise=0.700001), spec))
+
+
+@pytest.mark.parametrize("pixels", [GRAY, RGB], ids=["gray", "rgb"])
+def test_half_of_the_images_have_been_jpeg_files_of_any_quality(pixels: np.ndarray):
+    changed = [augment(pixels, drawn, only(jpeg=True)) for drawn in draw(400, seed=0, epoch=0)]
+    was_file = [not np.array_equal(each, pixels) for each in changed]
+    assert 150 < sum(was_file) < 250
+    lost = [
+        np.abs(augment(pixels, row(jpeg=jpeg), only(jpeg=True)).astype(int) - pixels).mean()
+        for jpeg in (0.001, 0.5, 0.999)
+    ]
+    assert lost[0] > lost[1] > lost[2] > 0
+
+
 def test_contrast_and_brightness_are_lines_about_the_mean():
     pixels = np.array([[100, 120], [140, 160]], np.uint8)[..., None]  # mean 130
     stretched = augment(pixels, row(contrast=1.0), only(contrast=0.5))
@@ -93,8 +131,9 @@ def test_contrast_and_brightness_are_lines_about_the_mean():
 def test_shape_and_type_stay():
     for pixels in (GRAY, RGB):
         for drawn in draw(50, seed=5, epoch=1):
-            found = augment(pixels, drawn, Augmentation())
-            assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
+            for spec in (Augmentation(), Augmentation(aspect=1, blur=2, noise=0.1, jpeg=True)):
+                found = augment(pixels, drawn, spec)
+                assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
 
 
 BEFORE = [0.459241, -0.808262, -0.063317, -0.175554, -0.799583, 0.508758, 0.979562]
@@ -102,13 +141,13 @@ BEFORE = [0.459241, -0.808262, -0.063317, -0.175554, -0.799583, 0.508758, 0.9795
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 8)
+    assert first.shape == (100, 11)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1
     assert np.array_equal(draw(100, seed=7, epoch=3), first)
     assert np.array_equal(draw(60, seed=7, epoch=3), first[:60])
-    # What releases drew before there was an aspect: their trainings can be made again.
+    # What releases drew before there was more to draw: their trainings can be made again.
     assert first[0, :7].tolist() == pytest.approx(BEFORE, abs=1e-6)
     for other in (draw(100, seed=8, epoch=3), draw(100, seed=7, epoch=4)):
         assert not (other == first).any()

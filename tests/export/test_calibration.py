@@ -114,10 +114,16 @@ def test_matching_threshold_makes_the_nearest_number_of_calls(p_ref, threshold, 
     assert calls == max(other for other in possible if abs(wanted - other) == nearest)
 
 
-def test_matching_threshold_is_midway():
+def test_matching_threshold_is_midway_where_the_old_one_makes_another_number_of_calls():
     found = matching_threshold([0.1, 0.6, 0.7], 0.5, [0.2, 0.4, 0.8])
     assert found == pytest.approx(0.3)
-    assert matching_threshold([0.1, 0.2], 0.5, [0.2, 0.4]) == pytest.approx(0.7)
+    assert matching_threshold([0.1, 0.2], 0.3, [0.2, 0.4]) == pytest.approx(0.7)
+
+
+def test_matching_threshold_is_the_old_one_where_that_makes_as_many_calls():
+    for threshold in (0.21, 0.5, 0.79, 0.8):
+        assert matching_threshold([0.1, 0.9], threshold, [0.2, 0.8]) == threshold
+    assert matching_threshold([0.1, 0.9], 0.2, [0.2, 0.8]) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel", "multiclass"])

@@ -88,7 +88,8 @@ def test_none_where_there_is_none(tmp_path: Path):
 def test_a_checkpoint_of_a_release_without_an_option_left_it_out(tmp_path: Path):
     before = deepcopy(IDENTITY)
     del before["recipe"]["training"]["validation_draws"]
-    del before["recipe"]["training"]["augmentation"]["aspect"]
+    for option in ("aspect", "blur", "noise", "jpeg"):
+        del before["recipe"]["training"]["augmentation"][option]
     path = tmp_path / checkpoint.NAME
     model = network()
     checkpoint.save(path, model, state_of(model), before)
