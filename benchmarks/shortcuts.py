@@ -6,9 +6,9 @@ DATA is the folder of the public sets. No test image is looked at. First, on ima
 much wider the originals of ill children are than those of healthy ones, and how well the classes
 can be told apart by the power spectrum alone, which knows nothing of where anything is. Then, for
 each bundle, on the validation images of its own training and at its own operating point: as they
-are, and with the shapes, or the sharpness, of the two classes exchanged; and what it says of the
-originals, which a clinic has, beside their copies, which it was trained on and which are JPEG files
-at 224 pixels. A minute, and one for each bundle.
+are, and with the shapes, the sharpness, or the traces of JPEG of the two classes exchanged; and what
+it says of the originals, which a clinic has, beside their copies, which it was trained on and which
+are JPEG files at 224 pixels. A minute, and two for each bundle.
 """
 
 from __future__ import annotations
@@ -75,8 +75,24 @@ def _detail(pixels: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
     return changed.reshape(pixels.shape).astype(np.uint8, copy=False)
 
 
-PAIRS = ((wider, narrower), (softer, sharper))
-"""What exchanges shapes, and sharpness: what happens to healthy and to ill children's images."""
+def compressed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Once more a JPEG, as the copy is one."""
+    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    return np.asarray(decoded, np.uint8).reshape(pixels.shape)
+
+
+def smoothed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Without the edges of JPEG's blocks, and whatever else is as fine."""
+    return cv2.GaussianBlur(pixels, (0, 0), 1).reshape(pixels.shape).astype(np.uint8, copy=False)
+
+
+EXCHANGES = {
+    "shapes": (wider, narrower),
+    "sharpness": (softer, sharper),
+    "files": (compressed, smoothed),
+}
+"""What happens to healthy children's images and to ill ones', so that each looks like the other."""
 
 
 def main() -> None:
@@ -146,7 +162,7 @@ def _print_exchanged(classifier: Classifier, copy: Path) -> None:
     print(f"{manifest.name} {manifest.version}, {classifier.artifact}, {len(y)} validation images")
     print("| | AUC | sensitivity | specificity |\n| --- | --- | --- | --- |")
     seen = {"as they are": _probabilities(classifier, prepared, _as_is)}
-    for what, pair in zip(("shapes", "sharpness"), PAIRS, strict=True):
+    for what, pair in EXCHANGES.items():
         healthy, ill = (_probabilities(classifier, prepared, change) for change in pair)
         seen[f"{what} exchanged"] = np.where(y == 1, ill, healthy)
     for what, p in seen.items():
@@ -166,7 +182,7 @@ def _print_originals(classifier: Classifier, data: Path) -> None:
     originals = [classifier.predict(each).pixels for each in files]
     seen = {
         "originals": originals,
-        f"originals, then a JPEG of quality {QUALITY}": [_compressed(each) for each in originals],
+        f"originals, then a JPEG of quality {QUALITY}": [compressed(each) for each in originals],
         "their copies": [classifier.predict(each).pixels for each in copies],
     }
     print("| | ill called so | healthy called so | mean logit, ill | mean logit, healthy |")
@@ -179,12 +195,6 @@ def _print_originals(classifier: Classifier, data: Path) -> None:
             f"{(~called[~ill]).sum()} of {(~ill).sum()} | {logit(p[ill]).mean():.2f} | "
             f"{logit(p[~ill]).mean():.2f} |"
         )
-
-
-def _compressed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    return np.asarray(decoded, np.uint8).reshape(pixels.shape)
 
 
 def _as_is(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
