@@ -6,7 +6,7 @@ DATA is the folder of the public sets. No test image is looked at. First, on ima
 much wider the originals of ill children are than those of healthy ones, and how well the classes
 can be told apart by the power spectrum alone, which knows nothing of where anything is. Then, for
 each bundle, on the validation images of its own training and at its own operating point: as they
-are, and with the shapes, the sharpness, or the traces of JPEG of the two classes exchanged; and what
+are, and with the shapes, the sharpness or the traces of JPEG of the two classes exchanged; and what
 it says of the originals, which a clinic has, beside their copies, which it was trained on and which
 are JPEG files at 224 pixels. A minute, and two for each bundle.
 """
