@@ -16,10 +16,10 @@ like train, and the official test set is not; so it is seen in other ways too:
     files     with traces of JPEG on healthy children's films, and fewer on ill ones'
 
 Decisions are taken at three operating points of validation: Youden's, the one that reaches a
-sensitivity of .95, and Youden's on validation images under three draws of the recipe's
-augmentation. Every variant changes the recipe as it stands, which has changed since the first rows:
-a row names its commit. It is one line in FOLDER/ablation.csv, and one that is there is not run
-again: name a new FOLDER for another commit. Four to fifteen minutes each at 128 pixels.
+sensitivity of .95, and Youden's on validation images as they are and under three draws of the
+recipe's augmentation. Every variant changes the recipe as it stands, which has changed since the
+first rows: a row names its commit. It is one line in FOLDER/ablation.csv, and one that is there is
+not run again: name a new FOLDER for another commit. Four to fifteen minutes each at 128 pixels.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def _measure(listing: Path, out: Path, name: str, size: int, seed: int) -> dict[
     logits = logits_of(trained.model, prepared, val)
     temperature = fit_temperature("binary", logits, y)
     p = probabilities("binary", logits, temperature)[:, 0]
-    hard_p = probabilities("binary", hard_logits, temperature)[:, 0]
+    hard_p = probabilities("binary", np.concatenate([logits, hard_logits]), temperature)[:, 0]
     points = {
         "youden": operating_point(y, p).threshold,
         "at95": operating_point(y, p, sensitivity=0.95).threshold,
-        "drawn": operating_point(hard_y, hard_p).threshold,
+        "drawn": operating_point(np.concatenate([y, hard_y]), hard_p).threshold,
     }
     row = {
         "variant": name,

@@ -97,9 +97,10 @@ class Training(Struct, frozen=True):
     balance: Literal["weights", "sampling", "none"] = "weights"
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
     validation_draws: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """Validation images choose epoch, temperature and operating point under so many draws of the
-    augmentation, all of its kinds; 0: as they are. For sets whose images differ from a clinic's in
-    ways that the augmentation has: the threshold then lies where these do not cross it."""
+    """Validation images choose the epoch under so many draws of the augmentation, all of its kinds,
+    and temperature and operating point as they are and under the draws; 0: as they are. For sets
+    whose images differ from a clinic's in ways that the augmentation has: the threshold then lies
+    where these do not cross it."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     augmentation: Augmentation = Augmentation()
 

@@ -115,10 +115,13 @@ def make_run(
     rows = prepared.splits.val
     y, groups = prepared.y[rows], prepared.groups(rows)
     draws = prepared.recipe.training.validation_draws
-    chosen_y, chosen_logits = validate(prepared, trained.model, progress)
-    temperature = fit_temperature(task, chosen_logits, chosen_y)
-    decision = operating_points(prepared, chosen_y, probabilities(task, chosen_logits, temperature))
-    logits = logits_of(trained.model, prepared, rows, progress) if draws else chosen_logits
+    logits = logits_of(trained.model, prepared, rows, progress)
+    seen_y, seen = y, logits
+    if draws:
+        drawn_y, drawn = validate(prepared, trained.model, progress)
+        seen_y, seen = np.concatenate([y, drawn_y]), np.concatenate([logits, drawn])
+    temperature = fit_temperature(task, seen, seen_y)
+    decision = operating_points(prepared, seen_y, probabilities(task, seen, temperature))
     p = probabilities(task, logits, temperature)
     if draws:
         decision = _of_draws(decision, draws, y, p)
@@ -191,11 +194,13 @@ def operating_points(
 def _of_draws(
     points: dict[str, OperatingPoint], draws: int, y: NDArray, p: NDArray[np.float64]
 ) -> dict[str, OperatingPoint]:
-    """Points that were chosen on draws of the augmentation, with what they reach without it."""
+    """Points that were chosen on images and draws of them, with what they reach on the images."""
     truth = y.reshape(len(y), -1)
     return {
         label: reached(
-            msgspec.structs.replace(point, rule=f"{point.rule} on {draws} augmented draws"),
+            msgspec.structs.replace(
+                point, rule=f"{point.rule} on images and {draws} draws of them"
+            ),
             truth[:, column],
             p[:, column],
         )

@@ -172,7 +172,7 @@ def probabilities(task: Task, logits: NDArray, temperature: float = 1.0) -> NDAr
 def validate(
     prepared: Prepared, model: keras.Model, progress: Progress | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """What everything is chosen by: y and logits (N, C) of the validation images.
+    """What the epoch is chosen by: y and logits (N, C) of the validation images.
 
     Each as it is or, where the recipe asks for it, under several draws of the augmentation, which
     are the same for every epoch. N is then so many times larger.

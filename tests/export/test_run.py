@@ -96,7 +96,7 @@ def test_temperature_operating_point_and_metrics_are_of_validation(run: Run, pre
 def test_what_is_chosen_can_be_chosen_on_draws_of_the_augmentation(
     prepared: Prepared, tmp_path: Path
 ):
-    """Epoch, temperature and threshold are of 3 draws; what is told is of the images themselves."""
+    """The epoch is of 3 draws, temperature and threshold of images too; these alone are told."""
     recipe = override(prepared.recipe, training={"validation_draws": 3, "epochs": 2})
     drawn = replace(prepared, recipe=recipe)
     found, metrics = make_run(drawn, tmp_path / "drawn")
@@ -113,12 +113,14 @@ def test_what_is_chosen_can_be_chosen_on_draws_of_the_augmentation(
     best = max(float(row["val_auc"]) for row in history)
     assert best == pytest.approx(roc_auc_score(y, changed[:, 0]))
     assert best != pytest.approx(roc_auc_score(prepared.y[rows], logits(found, prepared)[:, 0]))
-    temperature = fit_temperature("binary", changed, y)
+    y = np.concatenate([prepared.y[rows], y])
+    seen = np.concatenate([logits(found, prepared), changed])
+    temperature = fit_temperature("binary", seen, y)
     assert found.record.temperature == pytest.approx(temperature)
-    expected = operating_point(y, probabilities("binary", changed, temperature)[:, 0])
+    expected = operating_point(y, probabilities("binary", seen, temperature)[:, 0])
     point = found.record.decision["opacity"]
     assert point.threshold == pytest.approx(expected.threshold, abs=1e-6)
-    assert point.rule == "youden on 3 augmented draws"
+    assert point.rule == "youden on images and 3 draws of them"
     assert metrics.n == len(rows)
     assert point.sensitivity == pytest.approx(metrics.values["sensitivity"].value)
     assert point.specificity == pytest.approx(metrics.values["specificity"].value)
@@ -286,8 +288,8 @@ def test_multilabel(multilabel_run: Run):
         called = p[:, column] >= point.threshold
         assert point.sensitivity == pytest.approx(called[truth].mean())
         assert point.specificity == pytest.approx((~called[~truth]).mean())
-        called = drawn[:, column] >= point.threshold
-        assert called[drawn_y[:, column] == 1].mean() >= 0.9
-        assert point.rule == "sensitivity>=0.9 on 2 augmented draws"
+        called = np.concatenate([called, drawn[:, column] >= point.threshold])
+        assert called[np.concatenate([y, drawn_y])[:, column] == 1].mean() >= 0.9
+        assert point.rule == "sensitivity>=0.9 on images and 2 draws of them"
         auc = found.per_label[label]["auc"].value
         assert auc == pytest.approx(roc_auc_score(truth, p[:, column]))
