@@ -239,10 +239,10 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
             )
         if manifest.outputs[name].unit != "probability":
             continue
-        outside = (values < -ROUNDING) | (values > 1 + ROUNDING)
-        if outside.any():
+        outside = [p for p in values.ravel().tolist() if not -ROUNDING <= p <= 1 + ROUNDING]
+        if outside:
             raise ModelOutput(
-                f"The output {name!r} holds {values[outside][0]:.3g}; a probability is in [0, 1]. "
+                f"The output {name!r} holds {outside[0]:.3g}; a probability is in [0, 1]. "
                 "The model's head is not what the manifest says: export the bundle anew."
             )
     return outputs

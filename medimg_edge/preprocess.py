@@ -12,6 +12,8 @@ rounding. A change that alters one pixel raises ``manifest.PREPROCESSING_REVISIO
 
 from __future__ import annotations
 
+from functools import reduce
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +118,11 @@ def percentiles(values: NDArray, low: float, high: float) -> tuple[float, float]
     if values.dtype.kind == "f":
         found = np.percentile(values, (low, high))
         return float(found[0]), float(found[1])
-    reached = _counted(values)
-    return _percentile(reached, low), _percentile(reached, high)
+    last = values.size - 1
+    places = [last * (share / 100) for share in (low, high)]
+    around = [min(int(place) + step, last) for place in places for step in (0, 1)]
+    a, b, c, d = _counted(values).searchsorted(around, "right").tolist()
+    return _between(a, b, places[0] % 1), _between(c, d, places[1] % 1)
 
 
 def _counted(values: NDArray) -> NDArray[np.float64]:
@@ -128,20 +133,15 @@ def _counted(values: NDArray) -> NDArray[np.float64]:
     levels = 2 ** (8 * values.itemsize)
     rows = values.reshape(len(values), -1)
     step = max(1, 2**24 // rows.shape[1])
-    reached = np.zeros(levels)
-    for top in range(0, len(rows), step):
-        counts = cv2.calcHist([rows[top : top + step]], [0], None, [levels], [0, levels])
-        reached += counts.reshape(-1).cumsum(dtype=np.float64)
-    return reached
+    counts = [
+        cv2.calcHist([rows[top : top + step]], [0], None, [levels], [0, levels])
+        for top in range(0, len(rows), step)
+    ]
+    return reduce(np.add, [each.cumsum(dtype=np.float64) for each in counts])
 
 
-def _percentile(reached: NDArray[np.float64], share: float) -> float:
+def _between(low: int, high: int, part: float) -> float:
     """Rounded as numpy's method "linear" does."""
-    last = int(reached[-1]) - 1
-    place = last * (share / 100)
-    below = int(place)
-    low, high = reached.searchsorted((below, min(below + 1, last)), "right").tolist()
-    part = place - below
     return float(high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra import numpy as extra
 
 from medimg_edge.errors import Blank, Rejected, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range
@@ -164,9 +164,9 @@ def test_percentiles_are_the_images_own():
 
 
 @given(
-    arrays(
+    extra.arrays(
         st.sampled_from([np.uint8, np.uint16]),
-        array_shapes(min_dims=2, max_dims=3, max_side=40),
+        extra.array_shapes(min_dims=2, max_dims=3, max_side=40),
     ),
     st.floats(0, 100),
     st.floats(0, 100),
