@@ -5,7 +5,6 @@ Exit 0: all answered. 1: an input, a check or a gate failed. 2: usage. Nothing p
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import io
 import os
@@ -34,10 +33,11 @@ def process() -> NoReturn:
         status = end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:
         status = 130
-    with contextlib.suppress(OSError):  # a pipe that was closed
-        sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by whoever started it
+        try:
+            stream.flush()
+        except OSError:  # a full disk, or a pipe that was closed
+            status = status or 1
     os._exit(status)
 
 
