@@ -199,16 +199,15 @@ class Classifier:
         return {label: fitted.point for label, fitted in self.profile.findings.items()}
 
     def _findings(self, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
-        best = self.manifest.labels[int(probabilities.argmax())]
+        multiclass = self.manifest.task == "multiclass"
+        best = self.manifest.labels[int(probabilities.argmax())] if multiclass else ""
         if self.profile is not None:
             probabilities = self.profile.calibrated(probabilities)
         return tuple(
             Finding(
                 label,
                 float(probability),
-                best
-                if self.manifest.task == "multiclass"
-                else decide(float(probability), self.points[label]),
+                best if multiclass else decide(float(probability), self.points[label]),
             )
             for label, probability in zip(self.manifest.findings, probabilities, strict=True)
         )

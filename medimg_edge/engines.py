@@ -68,6 +68,7 @@ class _OnnxEngine:
             )
         except Exception as error:
             raise ModelLoad(f"ONNX Runtime does not load the model: {_line(error)}") from error
+        self._session._model_bytes = None  # ONNX Runtime has its own copy
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._names = list(manifest.outputs)
         self._input = manifest.input
@@ -236,10 +237,12 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
                 f"The output {name!r} is not finite: the model file or this machine's runtime "
                 "is broken. Run `medimg-edge verify` on the bundle."
             )
-        outside = (values < -ROUNDING) | (values > 1 + ROUNDING)
-        if manifest.outputs[name].unit == "probability" and outside.any():
+        if manifest.outputs[name].unit != "probability":
+            continue
+        outside = [p for p in values.ravel().tolist() if not -ROUNDING <= p <= 1 + ROUNDING]
+        if outside:
             raise ModelOutput(
-                f"The output {name!r} holds {values[outside][0]:.3g}; a probability is in [0, 1]. "
+                f"The output {name!r} holds {outside[0]:.3g}; a probability is in [0, 1]. "
                 "The model's head is not what the manifest says: export the bundle anew."
             )
     return outputs

@@ -20,8 +20,9 @@ class Range:
 
     def grey(self, values: NDArray) -> NDArray[np.float32]:
         """Any shape, stored or rescaled units -> float32 of the same shape, in [0, 255]."""
-        slope = np.float32(255.0 / (self.high - self.low))
-        grey = (values.astype(np.float32) - np.float32(self.low)) * slope
+        grey = values.astype(np.float32)
+        grey -= np.float32(self.low)
+        grey *= np.float32(255.0 / (self.high - self.low))
         return np.clip(grey, 0, 255, out=grey)
 
 

@@ -106,8 +106,8 @@ def _read_file(path: str | PathLike[str]) -> bytes:
                 f"{os.fspath(path)} has {information.st_size:,} bytes; files of at most "
                 f"{MAX_BYTES:,} are read."
             )
-        with open(path, "rb") as file:
-            return file.read(MAX_BYTES)
+        with open(path, "rb", buffering=0) as file:
+            return file.read(information.st_size)
     except OSError as error:
         raise InputMissing(
             f"{os.fspath(path)} cannot be read: {error.strerror}. Check the path and its rights."

@@ -152,12 +152,14 @@ def _check_complete(frame: Frame, scans: list[Segment]) -> None:
     """
     if len(scans) > _MAX_SCANS:
         raise Unsupported(f"The JPEG has {len(scans)} scans; at most {_MAX_SCANS} are decoded.")
-    missing = {(component, k) for component in frame.components for k in range(64)}
+    missing = dict.fromkeys(frame.components, 2**64 - 1)  # one bit for each coefficient
     for scan in scans:
         first, last, bits = scan.body[-3:]
         if bits & 15 == 0:
-            missing -= {(c, k) for c in _scanned(scan) for k in range(first, last + 1)}
-    if missing:
+            sent = 2 ** (last + 1) - 2**first if first <= last else 0
+            for component in _scanned(scan):
+                missing[component] &= ~sent
+    if any(missing.values()):
         raise Truncated(
             f"The JPEG has {len(scans)} scans, which is not all of them: it was cut. "
             "Copy it again from its source."

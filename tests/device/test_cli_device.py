@@ -262,6 +262,17 @@ def test_the_bundle_may_be_in_the_environment(three, frozen, called, monkeypatch
     assert called("infer", three[0]).returncode == 0
 
 
+def test_standard_output_that_was_closed(three, frozen, tmp_path):
+    """As a service may be started: the file is written, and the exit code is the answers'."""
+    out = tmp_path / "answers.jsonl"
+    words = [sys.executable, "-m", "medimg_edge.cli", "infer", three[0], "-b", frozen, "--out", out]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *map(str, words)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(out.read_text())["status"] == "ok"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("name", ["infer", "verify", "info", "schema"])
 def test_a_full_disk_behind_stdout(three, frozen, command, name):

@@ -244,6 +244,13 @@ def test_inner_data_is_not_external(opened):
         assert not engines.has_external_data(opened.read(name))
 
 
+def test_a_loaded_model_keeps_no_second_copy(opened):
+    model = opened.read("model.onnx")
+    engine = engines.load(model, "onnx", opened.manifest)
+    assert sys.getrefcount(model) == 2
+    assert engine.run(np.zeros((1, *opened.manifest.input.shape), np.uint8))
+
+
 @pytest.mark.parametrize("data", [b"\x80", b"\x80" * 11, b"\xff" * 2**20, b"\x0a\x05ab", b"\x0b"])
 def test_damaged_protobuf(data):
     with pytest.raises(ModelLoad, match="not ONNX"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as extra
 
 from medimg_edge.errors import Blank, Rejected, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range
@@ -18,7 +19,7 @@ from medimg_edge.manifest import (
     Windows,
     WindowSetting,
 )
-from medimg_edge.preprocess import MIN_SIDE, preprocess, resize
+from medimg_edge.preprocess import MIN_SIDE, percentiles, preprocess, resize
 from medimg_edge.reader import read_image
 
 SIDE = 16
@@ -160,6 +161,25 @@ def test_percentiles_are_the_images_own():
     assert found[51] == 0
     assert found[204] == 255
     assert found[[52, 203]].tolist() == [round(255 / 153), round(255 * 152 / 153)]
+
+
+@given(
+    extra.arrays(
+        st.sampled_from([np.uint8, np.uint16]),
+        extra.array_shapes(min_dims=2, max_dims=3, max_side=40),
+    ),
+    st.floats(0, 100),
+    st.floats(0, 100),
+)
+def test_percentiles_by_counting_are_numpys(values, low, high):
+    assert percentiles(values, low, high) == tuple(np.percentile(values, [low, high]))
+
+
+def test_percentiles_of_more_values_than_float32_counts():
+    values = np.zeros((2**13, 2**12 + 1), np.uint8)
+    values[-1, 2:] = 7
+    share = 100 * (values.size - 2**12) / (values.size - 1)  # between the last 0 and the first 7
+    assert percentiles(values, 50, share) == tuple(np.percentile(values, [50, share]))
 
 
 def test_percentiles_that_are_equal():

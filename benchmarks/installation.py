@@ -1,0 +1,69 @@
+"""What a benchmark ran on: processor, versions, what is installed. No names, no paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from table import ROOT
+
+DEVICE = "medimg-edge"
+PEERS = ("ai-edge-litert", "openvino", "tensorflow", "mediapipe")
+FEATURES = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),  # x86-64
+    *("asimd", "asimddp", "i8mm", "sve"),  # aarch64
+)
+
+
+def facts() -> dict[str, Any]:
+    """The processor, its cores and what it can do, memory, system, versions."""
+    described = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^(?:model name|Model)\s*: (.*)$", described, re.M)
+    can = re.search(r"^(?:flags|Features)\s*: (.*)$", described, re.M)
+    known = (*required(), *PEERS)
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "features": [each for each in FEATURES if can and each in can[1].split()],
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "load": os.getloadavg()[0],
+        "system": f"{platform.system()}, {' '.join(platform.libc_ver())}",
+        "python": platform.python_version(),
+        "versions": {name: found for name in known if (found := _version(name))},
+    }
+
+
+def required() -> list[str]:
+    """The device's package and all that it requires, by name."""
+    found, pending = set(), [DEVICE]
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                pending.append(requirement.name.lower().replace("_", "-"))
+    return sorted(found)
+
+
+def size(name: str) -> int:
+    """Bytes on the disk, without what Python compiles; ours from the tree that is measured."""
+    paths = [Path(str(each.locate())) for each in distribution(name).files or []]
+    if name == DEVICE:
+        paths = list((ROOT / "medimg_edge").rglob("*"))
+    return sum(each.stat().st_size for each in paths if each.is_file() and each.suffix != ".pyc")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
