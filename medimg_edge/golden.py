@@ -52,11 +52,7 @@ def verify(bundle: Bundle, progress: Callable[[str], None] | None = None) -> lis
     GoldenMismatch where pixels differ or no artifact can be run; an artifact that answers otherwise
     is a Check that ``failed``.
     """
-    bundle.check_contents()
-    cases = bundle.manifest.golden
-    if not cases:
-        raise GoldenMismatch("The bundle has no golden set: nothing can be checked. Export anew.")
-    pixels = [_pixels(bundle, case) for case in cases]
+    pixels = read_pixels(bundle)
     checks = []
     for name in bundle.manifest.artifacts:
         if progress:
@@ -65,6 +61,19 @@ def verify(bundle: Bundle, progress: Callable[[str], None] | None = None) -> lis
     if all(check.status == "not run" for check in checks):
         raise GoldenMismatch(f"No artifact can be run on this machine: {checks[0].message}")
     return checks
+
+
+def read_pixels(bundle: Bundle) -> NDArray[np.uint8]:
+    """The golden set's tensors, uint8 (N, H, W, C), as this machine makes them.
+
+    Every file of the bundle is hashed first. Raises FilesDiffer, or GoldenMismatch where there is
+    no golden set or one pixel differs.
+    """
+    bundle.check_contents()
+    cases = bundle.manifest.golden
+    if not cases:
+        raise GoldenMismatch("The bundle has no golden set: nothing can be checked. Export anew.")
+    return np.stack([_pixels(bundle, case) for case in cases])
 
 
 def _pixels(bundle: Bundle, case: GoldenCase) -> NDArray[np.uint8]:
@@ -87,13 +96,34 @@ def _pixels(bundle: Bundle, case: GoldenCase) -> NDArray[np.uint8]:
     return found
 
 
-def _check(bundle: Bundle, name: str, pixels: list[NDArray[np.uint8]]) -> Check:
-    artifact = bundle.manifest.artifacts[name]
-    if not engines.installed(artifact.format):
+def _check(bundle: Bundle, name: str, pixels: NDArray[np.uint8]) -> Check:
+    if not engines.installed(bundle.manifest.artifacts[name].format):
         return Check(name, "not run", message="LiteRT is not installed: medimg-edge[litert]")
     try:
         classifier = Classifier(bundle, artifact=name, profile=None)
-        found = [classifier.run(each[None])["probability"][0] for each in pixels]
+    except MedimgEdgeError as error:
+        return Check(name, "failed", len(pixels), message=error.message)
+    return compare(bundle, name, pixels, classifier.run)
+
+
+def compare(
+    bundle: Bundle,
+    name: str,
+    pixels: NDArray[np.uint8],
+    run: Callable[[NDArray[np.uint8]], engines.Outputs],
+    batch: int = 1,
+) -> Check:
+    """Whether ``run`` gives an artifact's golden answers, ``batch`` images at a time.
+
+    pixels: as ``read_pixels`` returned them.
+    """
+    artifact = bundle.manifest.artifacts[name]
+    try:
+        found = [
+            probability
+            for at in range(0, len(pixels), batch)
+            for probability in run(pixels[at : at + batch])["probability"]
+        ]
     except MedimgEdgeError as error:
         return Check(name, "failed", len(pixels), message=error.message)
     expected = [np.array(case.probability.get(name, ())) for case in bundle.manifest.golden]
