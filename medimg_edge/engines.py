@@ -146,6 +146,7 @@ class _LiteRtEngine:
         try:
             with _quiet_stderr():
                 self._interpreter = Interpreter(model_content=model, num_threads=threads)
+                self._interpreter.allocate_tensors()
                 self._runner = self._interpreter.get_signature_runner()
         except Exception as error:
             raise ModelLoad(f"LiteRT does not load the model: {_line(error)}") from error
@@ -167,11 +168,7 @@ class _LiteRtEngine:
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
-        if pixels.shape[1:] != self._manifest.input.shape:
-            raise ModelOutput(
-                f"LiteRT was given pixels of shape {pixels.shape[1:]}; "
-                f"the model takes {self._manifest.input.shape}."
-            )
+        _check_shape("LiteRT", pixels, self._manifest)
         with self._lock:
             try:
                 outputs = self._runner(**{self._manifest.input.name: pixels})
@@ -239,6 +236,7 @@ class _OpenVinoEngine:
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
+        _check_shape("OpenVINO", pixels, self._manifest)
         with self._lock:
             try:
                 self._request.infer({self._manifest.input.name: pixels})
@@ -330,6 +328,15 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             at += length
     except IndexError as error:
         raise ModelLoad("The model file is not ONNX: it ends inside of a field.") from error
+
+
+def _check_shape(runtime: str, pixels: NDArray[np.uint8], manifest: Manifest) -> None:
+    """Before runtimes that would resize the network, or say nothing and return nothing."""
+    if pixels.shape[1:] != manifest.input.shape:
+        raise ModelOutput(
+            f"{runtime} was given pixels of shape {pixels.shape[1:]}; "
+            f"the model takes {manifest.input.shape}."
+        )
 
 
 def _check_names(inputs: dict[str, str], outputs: set[str], manifest: Manifest, dtype: str) -> None:

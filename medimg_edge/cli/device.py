@@ -42,6 +42,7 @@ class Document(StrEnum):
     record = "record"
     manifest = "manifest"
     profile = "profile"
+    device = "device"
 
 
 def infer(
@@ -115,12 +116,18 @@ def verify(
 
     Example: medimg-edge verify pneumonia
     """
+    from medimg_edge import device_profile
     from medimg_edge.bundle import Bundle
     from medimg_edge.golden import ENOUGH_CASES
     from medimg_edge.golden import verify as check
 
     opened = Bundle.open(bundle)
-    checks = check(opened, lambda name: output.progress(f"golden set through {name}", 0, 0))
+    device = device_profile.find(opened, output.warn)
+    checks = check(
+        opened,
+        lambda name: output.progress(f"golden set through {name}", 0, 0),
+        device.setting if device else None,
+    )
     rows = [
         (
             each.artifact,
@@ -190,17 +197,22 @@ def info(
 
 
 def schema(
-    document: Annotated[Document, typer.Argument(help="record, manifest or profile.")],
+    document: Annotated[Document, typer.Argument(help="record, manifest, profile or device.")],
 ) -> None:
-    """Print the JSON Schema of a record, of a manifest or of a site profile.
+    """Print the JSON Schema of a record, a manifest, a site profile or a device profile.
 
     Example: medimg-edge schema record > record.schema.json
     """
     import json
 
-    from medimg_edge import manifest, record, site_profile
+    from medimg_edge import device_profile, manifest, record, site_profile
 
-    documents = {"record": record, "manifest": manifest, "profile": site_profile}
+    documents = {
+        "record": record,
+        "manifest": manifest,
+        "profile": site_profile,
+        "device": device_profile,
+    }
     typer.echo(json.dumps(documents[document.value].schema(), indent=2))
 
 
