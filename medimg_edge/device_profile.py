@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from medimg_edge import __version__, engines, site_profile
+from medimg_edge import __version__, engines, site_profile, state
 from medimg_edge.bundle import Bundle
 from medimg_edge.errors import WriteError
 from medimg_edge.machine import Machine, this_machine
@@ -25,7 +25,6 @@ from medimg_edge.whole_file import write_whole
 
 SCHEMA = 1
 SUFFIX = ".device.json"
-FOLDER_VARIABLE = "MEDIMG_EDGE_STATE"
 MAX_BYTES = 2**16
 MAX_BATCH = 64
 
@@ -92,7 +91,8 @@ class DeviceProfile(Struct, frozen=True):
             return "was made for another bundle"
         if self.machine != here:
             return f"was made on another machine ({_described(self.machine)}; {_described(here)})"
-        if known is None or self.runtime not in engines.runtimes(known.format):
+        fits = known is not None and self.runtime in engines.runtimes(known.format)
+        if not fits or installed is None:
             return f"names {self.artifact} by {self.runtime}, which cannot be run here"
         if self.runtime_version != installed:
             return f"was made with {self.runtime} {self.runtime_version}; {installed} is installed"
@@ -150,28 +150,12 @@ def choose_here(bundle: Bundle, warn: Warn) -> Choice:
     return choose(bundle, "auto", site, find(bundle, warn))
 
 
-def folder() -> Path | None:
-    """Where profiles lie: $MEDIMG_EDGE_STATE, else medimg-edge in the user's state folder.
-
-    None for a user who has no home, such as a service's. XDG Base Directory Specification:
-    $XDG_STATE_HOME, by default ~/.local/state; a relative path in it is not used.
-    """
-    if stated := os.environ.get(FOLDER_VARIABLE):
-        return Path(stated)
-    if Path(state := os.environ.get("XDG_STATE_HOME", "")).is_absolute():
-        return Path(state, "medimg-edge")
-    try:
-        return Path.home() / ".local" / "state" / "medimg-edge"
-    except RuntimeError:
-        return None
-
-
 def find(bundle: Bundle, warn: Warn) -> DeviceProfile | None:
     """The profile of this bundle on this machine, if there is one that may be trusted.
 
     One that is damaged, or says nothing about this machine, is ignored; ``warn`` is told why.
     """
-    where = folder()
+    where = state.folder()
     path = where / (bundle.hash + SUFFIX) if where else None
     if path is None or not os.path.lexists(path):
         return None
@@ -188,18 +172,18 @@ def find(bundle: Bundle, warn: Warn) -> DeviceProfile | None:
 
 def write(profile: DeviceProfile) -> Path:
     """Keep a profile where ``find`` looks for it. Raises WriteError."""
-    where = folder()
+    where = state.folder()
     if where is None:
         raise WriteError(
             "There is no state folder to keep the device profile in: this user has no home. Name "
-            f"one in the environment: {FOLDER_VARIABLE}=FOLDER."
+            f"one in the environment: {state.VARIABLE}=FOLDER."
         )
     try:
         where.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(
             f"{where} cannot be made: {error.strerror}. Name another folder for device profiles "
-            f"in the environment: {FOLDER_VARIABLE}=FOLDER."
+            f"in the environment: {state.VARIABLE}=FOLDER."
         ) from error
     path = where / (profile.bundle + SUFFIX)
     write_whole(path, encode(profile))

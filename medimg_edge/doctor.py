@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from medimg_edge import device_profile, engines, machine, models
+from medimg_edge import machine, models, state
 
 DISTRIBUTION = "medimg-edge"
 BUILD_YEAR = 2026
@@ -61,18 +61,18 @@ class Finding:
 
 
 def examine(progress: Progress | None = None) -> list[Finding]:
-    """Look at everything. The last two, decoders and an answer, need all of the packages."""
+    """Look at everything; decoders, and an answer, only where all packages can be imported."""
     findings = [*_system(), *_memory(), *_clock(), *_places()]
     packages = []
     for at, (name, module) in enumerate(PACKAGES.items(), start=1):
         if progress:
             progress("importing", at, len(PACKAGES))
         packages.append(_package(name, module))
-    findings += [*packages, *_opencv(), *_extras()]
+    findings += [*packages, *_opencv()]
     if all(each.status != "failed" for each in packages):
         if progress:
             progress("answering", 0, 0)
-        findings += [*_decoders(), _answer()]
+        findings += [*_extras(), *_decoders(), _answer()]
     return findings
 
 
@@ -126,13 +126,12 @@ def _clock() -> Iterator[Finding]:
 
 def _places() -> Iterator[Finding]:
     yield _place("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder")
-    state = device_profile.folder()
-    variable = device_profile.FOLDER_VARIABLE
-    advice = f"tune cannot keep its choice: set {variable} to a folder that may be written"
-    if state is None:
+    kept = state.folder()
+    advice = f"tune cannot keep its choice: set {state.VARIABLE} to a folder that may be written"
+    if kept is None:
         yield Finding("state folder", "warning", "none: this user has no home", advice)
     else:
-        yield _place("state folder", state, advice)
+        yield _place("state folder", kept, advice)
     readable = os.access(models.FOLDER, os.R_OK | os.X_OK)
     writable = os.access(models.FOLDER, os.W_OK)
     yield Finding(
@@ -180,6 +179,8 @@ def _opencv() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     """The other runtimes, and the workstation. None of them is needed."""
+    from medimg_edge import engines
+
     for runtime, known in engines.RUNTIMES.items():
         if runtime in PACKAGES:
             continue

@@ -75,9 +75,14 @@ def installed(kind: Format) -> bool:
 
 
 def version(runtime: str) -> str | None:
-    """The version of a runtime; None where it is not installed."""
+    """The version of a runtime; None where it is not installed, or cannot be imported."""
     known = RUNTIMES.get(runtime)
-    return known.version() if known is not None and _found(known) else None
+    if known is None or not _found(known):
+        return None
+    try:
+        return known.version()
+    except (ImportError, OSError):
+        return None
 
 
 def _found(runtime: Runtime) -> bool:

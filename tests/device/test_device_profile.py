@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from medimg_edge import __version__, device_profile, engines, machine
+from medimg_edge import __version__, engines, machine
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.device_profile import (
@@ -214,6 +214,18 @@ def test_one_that_says_nothing_about_here_is_ignored(bundle, answered, state, ch
     assert f"warning: the device profile {path} {says}" in err
 
 
+def test_a_runtime_that_is_broken_since(bundle, answered, monkeypatch):
+    def broken():
+        raise ImportError("libtbb.so.12: cannot open shared object file")
+
+    known = engines.Runtime("onnx", "onnxruntime", broken, engines.RUNTIMES["onnxruntime"].engine)
+    monkeypatch.setitem(engines.RUNTIMES, "fake", known)
+    write(profile_for(bundle, runtime="fake", runtime_version="7"))
+    record, err = answered()
+    assert record["artifact"] == "model.int8.onnx"
+    assert "names model.onnx by fake, which cannot be run here" in err
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"cpu": "another"}, {"cores": 1024}, {"architecture": "riscv64"}, {"features": ()}],
@@ -332,18 +344,6 @@ def test_calibrate_fits_the_artifact_that_answers_here(bundle, called, tmp_path)
 
 
 # The state folder
-
-
-def test_where_profiles_lie(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
-    monkeypatch.setenv("MEDIMG_EDGE_STATE", str(tmp_path))
-    assert device_profile.folder() == tmp_path
-    monkeypatch.setenv("MEDIMG_EDGE_STATE", "")
-    assert device_profile.folder() == Path("/var/state/medimg-edge")
-    for relative in ("state", ""):
-        monkeypatch.setenv("XDG_STATE_HOME", relative)
-        assert device_profile.folder() == Path("/home/someone/.local/state/medimg-edge")
 
 
 def test_a_user_without_a_home(bundle, answered, monkeypatch):

@@ -48,17 +48,18 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("package", ["simplejpeg", "numpy"])
 @pytest.mark.parametrize(("program", "says"), BROKEN.items())
-def test_a_package_that_cannot_be_imported(command, tmp_path, program, says):
+def test_a_package_that_cannot_be_imported(command, tmp_path, package, program, says):
     """Exit 1, also where a library is not built for this processor and ends its process."""
-    (tmp_path / "simplejpeg.py").write_text(program)
+    (tmp_path / f"{package}.py").write_text(program)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = command("doctor", env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 1
     found = {each["name"]: each for each in json.loads(done.stdout)}
-    assert found["simplejpeg"]["status"] == "failed"
-    assert says in found["simplejpeg"]["found"]
-    assert "pip install 'simplejpeg" in found["simplejpeg"]["advice"]
+    assert found[package]["status"] == "failed"
+    assert says in found[package]["found"]
+    assert f"pip install '{package}" in found[package]["advice"]
     assert "an answer" not in found  # it would only say the same again
 
 
