@@ -158,6 +158,8 @@ def _answer(
         classifier = Classifier(
             bundle, artifact=artifact, profile=None, runtime=runtime, threads=threads
         )
+        for each in {path.suffix: path for path in sources}.values():
+            next(classifier.predict_many([each]))  # what is imported for a format comes but once
         answers = classifier.predict_many(cycle(sources))
         found: list[Failure | None] = []
 

@@ -85,19 +85,20 @@ class DeviceProfile(Struct, frozen=True):
 
     def refusal(self, bundle: Bundle) -> str | None:
         """Why it says nothing about this bundle on this machine; None where it does."""
-        here, installed = this_machine(), engines.version(self.runtime)
-        known = bundle.manifest.artifacts.get(self.artifact)
         if self.bundle != bundle.hash:
             return "was made for another bundle"
+        here = this_machine()
         if self.machine != here:
             return f"was made on another machine ({_described(self.machine)}; {_described(here)})"
+        if self.release != __version__:
+            return f"was made by medimg-edge {self.release}; this is {__version__}"
+        known = bundle.manifest.artifacts.get(self.artifact)
         fits = known is not None and self.runtime in engines.runtimes(known.format)
-        if not fits or installed is None:
+        installed = engines.version(self.runtime) if fits else None
+        if installed is None:
             return f"names {self.artifact} by {self.runtime}, which cannot be run here"
         if self.runtime_version != installed:
             return f"was made with {self.runtime} {self.runtime_version}; {installed} is installed"
-        if self.release != __version__:
-            return f"was made by medimg-edge {self.release}; this is {__version__}"
         if max(self.single.threads, self.many.threads) > here.cores:
             return f"asks for more threads than there are cores ({here.cores})"
         return None
@@ -164,8 +165,8 @@ def find(bundle: Bundle, warn: Warn) -> DeviceProfile | None:
     if refusal is None and isinstance(found, DeviceProfile):
         return found
     warn(
-        f"the device profile {path} {refusal}. It is ignored, and the bundle's default artifact "
-        "answers; run `medimg-edge tune` on the bundle anew."
+        f"the device profile {path} {refusal}. It is ignored; run `medimg-edge tune` on the "
+        "bundle anew."
     )
     return None
 

@@ -44,6 +44,7 @@ PACKAGES = {
 
 OTHER_OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 INT8 = {"AVX-VNNI", "AVX-512 VNNI", "AMX int8", "NEON dot product", "int8 matrix multiply"}
+_VERSION = "from medimg_edge import engines; engines.RUNTIMES[{!r}].version()"
 SECONDS = 120
 """An import or an answer that takes longer does not come."""
 
@@ -125,7 +126,11 @@ def _clock() -> Iterator[Finding]:
 
 
 def _places() -> Iterator[Finding]:
-    yield _place("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder")
+    advice = "set TMPDIR to a folder that may be written"
+    try:
+        yield _place("temporary files", Path(tempfile.gettempdir()), advice)
+    except FileNotFoundError as error:
+        yield Finding("temporary files", "warning", f"none: {error.strerror}", advice)
     kept = state.folder()
     advice = f"tune cannot keep its choice: set {state.VARIABLE} to a folder that may be written"
     if kept is None:
@@ -144,8 +149,8 @@ def _places() -> Iterator[Finding]:
 
 def _place(name: str, folder: Path, advice: str) -> Finding:
     """Whether a file can be written there, or in what there is of its path."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"medimg-edge")
     except OSError as error:
@@ -187,7 +192,7 @@ def _extras() -> Iterator[Finding]:
         install = f"pip install 'medimg-edge[{runtime}]'"
         if find_spec(known.package) is None:
             yield Finding(f"{runtime} (optional)", "ok", f"not installed; {install} adds it")
-        elif failure := _failure("-c", f"import {known.package}"):
+        elif failure := _failure("-c", _VERSION.format(runtime)):
             yield Finding(f"{runtime} (optional)", "warning", failure, f"anew: {install}")
         else:
             yield Finding(f"{runtime} (optional)", "ok", engines.version(runtime) or "")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from types import ModuleType
 from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -200,16 +202,30 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _openvino_version() -> str:
-    import openvino
+def _import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which reports every import of it to its maker.
 
-    return openvino.__version__.partition("-")[0]
+    It takes a silent stand-in where ``openvino_telemetry`` cannot be imported.
+    """
+    telemetry = "openvino_telemetry"
+    hidden = telemetry not in sys.modules
+    if hidden:
+        sys.modules[telemetry] = cast(ModuleType, None)
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[telemetry]
+
+
+def _openvino_version() -> str:
+    return _import_openvino().__version__.partition("-")[0]
 
 
 class _OpenVinoEngine:
     def __init__(self, model: bytes, manifest: Manifest, threads: int) -> None:
         try:
-            import openvino
+            openvino = _import_openvino()
         except ImportError as error:
             raise ExtraMissing(
                 "OpenVINO is not installed: pip install 'medimg-edge[openvino]'"

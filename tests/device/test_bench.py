@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -136,5 +140,21 @@ def test_a_process_that_is_killed_is_said(small):
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ModelLoad, match="ended with -9"):
-        bench(Bundle.open(small), seconds=30)
+        bench(Bundle.open(small), seconds=6)
     killer.join()
+
+
+@pytest.mark.parametrize("words", [("bench", "--seconds", "60"), ("tune", "--rounds", "100")])
+def test_control_c(frozen, words):
+    """It ends what it started, without a traceback."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "medimg_edge.cli", *words, str(frozen)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(timeout=4)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: all processes of the group
+    out, err = run.communicate(timeout=10)
+    assert (run.returncode, out, err) == (130, b"", b"")

@@ -142,6 +142,25 @@ def test_places(monkeypatch, tmp_path):
     assert named(doctor._places(), "shipped models").status == "failed"
 
 
+def test_no_temporary_files(monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", none)
+    found = named(doctor._places(), "temporary files")
+    assert (found.status, found.advice) == ("warning", "set TMPDIR to a folder that may be written")
+    assert "No usable" in found.found
+
+
+def test_a_runtime_that_is_installed_and_broken(monkeypatch):
+    """It is optional, so it is a warning."""
+    known = engines.Runtime("onnx", "onnxruntime", lambda: "7", engines.RUNTIMES["litert"].engine)
+    monkeypatch.setitem(engines.RUNTIMES, "fake", known)  # which the child process has not
+    found = named(doctor._extras(), "fake (optional)")
+    assert found.status == "warning"
+    assert found.found == "KeyError: 'fake'"
+
+
 @pytest.mark.parametrize(
     ("version", "wanted", "fits"),
     [

@@ -1,5 +1,6 @@
 """Every runtime on real model files, and the files that they must not run."""
 
+import os
 import subprocess
 import sys
 
@@ -295,6 +296,31 @@ def test_litert_announces_nothing(frozen):
     )
     run = subprocess.run([sys.executable, "-c", program, frozen], capture_output=True, text=True)
     assert run.stderr == "seen\n"
+
+
+def test_openvino_reports_nothing(frozen, tmp_path):
+    """Its own telemetry sends an event for each import: in a clinic nothing may leave."""
+    if engines.version("openvino") is None:
+        pytest.skip("openvino is not installed")
+    program = (
+        "import sys, time\n"
+        "seen = []\n"
+        "watched = ('socket.', 'os.fork', 'os.posix_spawn', 'subprocess.')\n"
+        "def watch(name, _):\n"
+        "    if name.startswith(watched): seen.append(name)\n"
+        "sys.addaudithook(watch)\n"
+        "from medimg_edge import Classifier\n"
+        "found = Classifier(sys.argv[1], runtime='openvino')\n"
+        "found.predict(sys.argv[1] + '/golden/01-gray8.png')\n"
+        "time.sleep(0.5)\n"
+        "print(seen, [name for name in sys.modules if 'openvino_telemetry' in name])"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment = {**free, "HOME": str(tmp_path)}
+    words = [sys.executable, "-c", program, frozen]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert (run.stdout, run.stderr) == ("[] []\n", "")
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_openvino(frozen):
