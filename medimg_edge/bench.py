@@ -23,7 +23,7 @@ from medimg_edge.classifier import Classifier
 from medimg_edge.device_profile import Setting
 from medimg_edge.errors import MedimgEdgeError, ModelLoad, TooFewImages
 from medimg_edge.machine import peak_memory
-from medimg_edge.record import Failure
+from medimg_edge.record import Failure, failure
 from medimg_edge.timing import timed
 
 ROUNDS = 3
@@ -158,19 +158,22 @@ def _answer(
         classifier = Classifier(
             bundle, artifact=artifact, profile=None, runtime=runtime, threads=threads
         )
-        for each in {path.suffix: path for path in sources}.values():
-            next(classifier.predict_many([each]))  # what is imported for a format comes but once
-        answers = classifier.predict_many(cycle(sources))
+        turn = cycle(sources)
         found: list[Failure | None] = []
 
-        def answer() -> None:
-            each = next(answers)
-            found.append(each if isinstance(each, Failure) else None)
+        def answer(path: Path) -> Failure | None:
+            try:
+                classifier.predict(path)
+            except MedimgEdgeError as error:
+                return failure(str(path), error)
+            return None
 
-        durations = timed(answer, seconds=seconds, least=CALLS)
+        for each in {path.suffix: path for path in sources}.values():
+            answer(each)  # what is imported for a format comes but once
+        durations = timed(lambda: found.append(answer(next(turn))), seconds=seconds, least=CALLS)
         pairs = list(zip(durations, found[1:], strict=True))
-        answered = [duration for duration, failure in pairs if failure is None]
-        failures = [failure for _, failure in pairs if failure is not None]
+        answered = [duration for duration, failed in pairs if failed is None]
+        failures = [failed for _, failed in pairs if failed is not None]
         pipe.send(Round(answered, failures, peak_memory()))
     except MedimgEdgeError as error:
         pipe.send(error)

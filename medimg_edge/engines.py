@@ -150,38 +150,48 @@ class _LiteRtEngine:
                 "TFLite artifacts need LiteRT, which is not installed: "
                 "pip install 'medimg-edge[litert]'"
             ) from error
-        try:
+
+        def interpreter() -> Interpreter:
             with _quiet_stderr():
-                self._interpreter = Interpreter(model_content=model, num_threads=threads)
-                self._interpreter.allocate_tensors()
-                self._runner = self._interpreter.get_signature_runner()
+                made = Interpreter(model_content=model, num_threads=threads)
+                made.allocate_tensors()
+            return made
+
+        try:
+            first = interpreter().get_signature_runner()
         except Exception as error:
             raise ModelLoad(f"LiteRT does not load the model: {_line(error)}") from error
         self.runtime = f"litert {_litert_version()}"
         self._manifest = manifest
-        self._lock = Lock()  # an interpreter holds the tensors of one call
+        # An interpreter holds the tensors of one call: each call takes an idle one.
+        self._make = lambda: interpreter().get_signature_runner()
+        self._idle = [first]
         _check_names(
             {
                 name: np.dtype(each["dtype"]).name
-                for name, each in self._runner.get_input_details().items()
+                for name, each in first.get_input_details().items()
             },
-            set(self._runner.get_output_details()),
+            set(first.get_output_details()),
             manifest,
             "uint8",
         )
-        shape = tuple(self._runner.get_input_details()[manifest.input.name]["shape"][1:])
+        shape = tuple(first.get_input_details()[manifest.input.name]["shape"][1:])
         if shape != manifest.input.shape:  # LiteRT would resize the network to it
             raise ModelLoad(f"The model takes {shape}; the manifest says {manifest.input.shape}.")
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
         _check_shape("LiteRT", pixels, self._manifest)
-        with self._lock:
-            try:
-                outputs = self._runner(**{self._manifest.input.name: pixels})
-            except Exception as error:
-                raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
-            outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
+        try:
+            runner = self._idle.pop()
+        except IndexError:
+            runner = self._make()
+        try:
+            outputs = runner(**{self._manifest.input.name: pixels})
+        except Exception as error:
+            raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
+        outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
+        self._idle.append(runner)
         return _checked(outputs, len(pixels), self._manifest)
 
 

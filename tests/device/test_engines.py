@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,6 +65,17 @@ def test_batches(opened, pixels, name, runtime):
         assert one.dtype == seven.dtype == np.float32
         assert one.shape == seven.shape == (12, *described.shape[1:])
         assert np.abs(one - seven).max() <= 1e-5 * max(1, np.abs(one).max())
+
+
+@pytest.mark.parametrize(("name", "runtime"), PAIRS)
+def test_threads_share_an_engine(opened, pixels, name, runtime):
+    """Each call has its own answer, however many run at once."""
+    engine = load(opened, name, runtime)
+    alone = [engine.run(each[None])["probability"] for each in pixels]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda at: (at % 12, engine.run(pixels[at % 12 :][:1])), range(240))
+        for at, outputs in found:
+            assert np.array_equal(outputs["probability"], alone[at])
 
 
 def test_the_formats_agree(opened, pixels):
