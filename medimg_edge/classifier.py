@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medimg_edge import engines, site_profile
 from medimg_edge.bundle import Bundle
+from medimg_edge.device_profile import DeviceProfile, choose
 from medimg_edge.errors import MedimgEdgeError, TooFewImages
 from medimg_edge.image import Image
 from medimg_edge.manifest import Manifest, OperatingPoint
@@ -77,8 +78,11 @@ class Answered(Generic[Item]):
 class Classifier:
     """A bundle's artifact, loaded. May be shared between threads, and pickles by its bundle's path.
 
+    artifact: a model file of the bundle; ``auto`` is what ``device_profile.choose`` says.
     profile: a site profile, its file, ``auto`` for the one beside the bundle where there is one, or
         None for the bundle's own calibration and operating points.
+    device: what ``tune`` found best on this machine; see ``device_profile.find``.
+    runtime, threads: to run by another than the choice.
 
     Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing,
     ProfileInvalid.
@@ -90,19 +94,24 @@ class Classifier:
         *,
         artifact: str = "auto",
         profile: SiteProfile | str | os.PathLike[str] | None = "auto",
-        threads: int = 1,
+        device: DeviceProfile | None = None,
+        runtime: str | None = None,
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self.artifact = self.bundle.artifact(artifact)
         self.profile, self.profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
-            self.profile.require_for(self.bundle, self.artifact)
-        self.threads = threads
+            self.profile.require_for(self.bundle, artifact)
+        setting = choose(self.bundle, artifact, self.profile, device).setting
+        self.artifact = setting.artifact
+        self.threads = threads or setting.threads
+        self._runtime = runtime or setting.runtime
         self._engine = engines.load(
             self.bundle.read(self.artifact),
             self.manifest.artifacts[self.artifact].format,
             self.manifest,
-            threads=threads,
+            threads=self.threads,
+            runtime=self._runtime,
         )
 
     @property
@@ -221,7 +230,8 @@ class Classifier:
 
     def __reduce__(self) -> tuple:
         profile = self.profile, self.profile_hash
-        return _load, (self.bundle.path.absolute(), self.artifact, *profile, self.threads)
+        engine = self._runtime, self.threads
+        return _load, (self.bundle.path.absolute(), self.artifact, *profile, *engine)
 
 
 def _profile(
@@ -242,9 +252,12 @@ def _load(
     artifact: str,
     profile: SiteProfile | None,
     profile_hash: str | None,
+    runtime: str,
     threads: int,
 ) -> Classifier:
-    classifier = Classifier(path, artifact=artifact, profile=profile, threads=threads)
+    classifier = Classifier(
+        path, artifact=artifact, profile=profile, runtime=runtime, threads=threads
+    )
     classifier.profile_hash = profile_hash
     return classifier
 

@@ -1,13 +1,19 @@
-"""Run a batch of pixels through a model file: ONNX Runtime, and LiteRT where it is installed.
+"""Run a batch of pixels through a model file: ONNX Runtime; LiteRT and OpenVINO where installed.
 
 The one place that knows the runtimes. Their exceptions become ours here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
-from typing import Literal, Protocol, cast
+from types import ModuleType
+from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,30 +38,70 @@ class Engine(Protocol):
         ...
 
 
-def load(model: bytes, kind: Format, manifest: Manifest, *, threads: int = 1) -> Engine:
-    """Load a model from the bytes that were hashed.
+class Runtime(NamedTuple):
+    """A program that runs model files of one format."""
+
+    format: Format
+    package: str
+    version: Callable[[], str]
+    engine: Callable[[bytes, Manifest, int], Engine]
+
+
+def load(
+    model: bytes, kind: Format, manifest: Manifest, *, threads: int = 1, runtime: str | None = None
+) -> Engine:
+    """Load a model from the bytes that were hashed, by default into its format's reference runtime.
 
     Raises ModelLoad (the runtime refuses it, or it does not fit the manifest), ExtraMissing.
     """
-    if kind == "onnx":
-        return _OnnxEngine(model, manifest, threads)
-    return _LiteRtEngine(model, manifest, threads)
+    name = runtime or reference(kind)
+    if name not in RUNTIMES or RUNTIMES[name].format != kind:
+        fitting = [each for each, known in RUNTIMES.items() if known.format == kind]
+        raise ModelLoad(f"{name} runs no {kind} files; these do: {', '.join(fitting)}.")
+    return RUNTIMES[name].engine(model, manifest, threads)
+
+
+def reference(kind: Format) -> str:
+    """The runtime that an export's gates ran through, and that answers if nothing else is said."""
+    return next(name for name, each in RUNTIMES.items() if each.format == kind)
+
+
+def runtimes(kind: Format) -> list[str]:
+    """The installed runtimes for artifacts of a format, the reference first."""
+    return [name for name, each in RUNTIMES.items() if each.format == kind and _found(each)]
 
 
 def installed(kind: Format) -> bool:
-    """Whether this machine has the runtime for artifacts of a format."""
-    import importlib.util
+    """Whether this machine has the reference runtime for artifacts of a format."""
+    return _found(RUNTIMES[reference(kind)])
 
-    package = "onnxruntime" if kind == "onnx" else "ai_edge_litert"
-    return importlib.util.find_spec(package) is not None
+
+def version(runtime: str) -> str | None:
+    """The version of a runtime; None where it is not installed, or cannot be imported."""
+    known = RUNTIMES.get(runtime)
+    if known is None or not _found(known):
+        return None
+    try:
+        return known.version()
+    except (ImportError, OSError):
+        return None
+
+
+def _found(runtime: Runtime) -> bool:
+    return importlib.util.find_spec(runtime.package) is not None
+
+
+def _onnxruntime_version() -> str:
+    import onnxruntime
+
+    return onnxruntime.__version__
 
 
 class _OnnxEngine:
     def __init__(self, model: bytes, manifest: Manifest, threads: int) -> None:
         import onnxruntime
 
-        if has_external_data(model):
-            raise ModelLoad("The ONNX file keeps weights in other files; a bundle's must not.")
+        _refuse_external_data(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -69,7 +115,7 @@ class _OnnxEngine:
         except Exception as error:
             raise ModelLoad(f"ONNX Runtime does not load the model: {_line(error)}") from error
         self._session._model_bytes = None  # ONNX Runtime has its own copy
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        self.runtime = f"onnxruntime {_onnxruntime_version()}"
         self._names = list(manifest.outputs)
         self._input = manifest.input
         self._manifest = manifest
@@ -90,6 +136,12 @@ class _OnnxEngine:
         return _checked(outputs, len(pixels), self._manifest)
 
 
+def _litert_version() -> str:
+    from importlib.metadata import version
+
+    return version("ai-edge-litert")
+
+
 class _LiteRtEngine:
     def __init__(self, model: bytes, manifest: Manifest, threads: int) -> None:
         try:
@@ -99,43 +151,147 @@ class _LiteRtEngine:
                 "TFLite artifacts need LiteRT, which is not installed: "
                 "pip install 'medimg-edge[litert]'"
             ) from error
-        from importlib.metadata import version
+
+        def interpreter() -> Interpreter:
+            with _quiet_stderr():
+                made = Interpreter(model_content=model, num_threads=threads)
+                made.allocate_tensors()
+            return made
 
         try:
-            self._interpreter = Interpreter(model_content=model, num_threads=threads)
-            self._runner = self._interpreter.get_signature_runner()
+            first = interpreter().get_signature_runner()
         except Exception as error:
             raise ModelLoad(f"LiteRT does not load the model: {_line(error)}") from error
-        self.runtime = f"litert {version('ai-edge-litert')}"
+        self.runtime = f"litert {_litert_version()}"
         self._manifest = manifest
-        self._lock = Lock()  # an interpreter holds the tensors of one call
+        # An interpreter holds the tensors of one call: each call takes an idle one.
+        self._make = lambda: interpreter().get_signature_runner()
+        self._idle = [first]
         _check_names(
             {
                 name: np.dtype(each["dtype"]).name
-                for name, each in self._runner.get_input_details().items()
+                for name, each in first.get_input_details().items()
             },
-            set(self._runner.get_output_details()),
+            set(first.get_output_details()),
             manifest,
             "uint8",
         )
-        shape = tuple(self._runner.get_input_details()[manifest.input.name]["shape"][1:])
+        shape = tuple(first.get_input_details()[manifest.input.name]["shape"][1:])
         if shape != manifest.input.shape:  # LiteRT would resize the network to it
             raise ModelLoad(f"The model takes {shape}; the manifest says {manifest.input.shape}.")
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
-        if pixels.shape[1:] != self._manifest.input.shape:
-            raise ModelOutput(
-                f"LiteRT was given pixels of shape {pixels.shape[1:]}; "
-                f"the model takes {self._manifest.input.shape}."
-            )
+        _check_shape("LiteRT", pixels, self._manifest)
+        try:
+            runner = self._idle.pop()
+        except IndexError:
+            runner = self._make()
+        try:
+            outputs = runner(**{self._manifest.input.name: pixels})
+        except Exception as error:
+            raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
+        outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
+        self._idle.append(runner)
+        return _checked(outputs, len(pixels), self._manifest)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """LiteRT announces its delegate there, and nothing turns that off."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which reports every import of it to its maker.
+
+    It takes a silent stand-in where ``openvino_telemetry`` cannot be imported.
+    """
+    telemetry = "openvino_telemetry"
+    hidden = telemetry not in sys.modules
+    if hidden:
+        sys.modules[telemetry] = cast(ModuleType, None)
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[telemetry]
+
+
+def _openvino_version() -> str:
+    return _import_openvino().__version__.partition("-")[0]
+
+
+class _OpenVinoEngine:
+    def __init__(self, model: bytes, manifest: Manifest, threads: int) -> None:
+        try:
+            openvino = _import_openvino()
+        except ImportError as error:
+            raise ExtraMissing(
+                "OpenVINO is not installed: pip install 'medimg-edge[openvino]'"
+            ) from error
+        _refuse_external_data(model)
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Else float32 becomes bfloat16 where the processor has it, and answers differ.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            core = openvino.Core()
+            compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
+            self._request = compiled.create_infer_request()
+            self._outputs = {name: each for each in compiled.outputs for name in each.get_names()}
+            inputs = {each.get_any_name(): each.get_element_type() for each in compiled.inputs}
+        except Exception as error:
+            raise ModelLoad(f"OpenVINO does not load the model: {_line(error)}") from error
+        self.runtime = f"openvino {_openvino_version()}"
+        self._manifest = manifest
+        self._lock = Lock()  # a request holds the tensors of one call
+        _check_names(
+            {name: each.to_dtype().name for name, each in inputs.items()},
+            set(self._outputs),
+            manifest,
+            "uint8",
+        )
+
+    def run(self, pixels: NDArray[np.uint8]) -> Outputs:
+        """Run one batch; see ``Engine``."""
+        _check_shape("OpenVINO", pixels, self._manifest)
         with self._lock:
             try:
-                outputs = self._runner(**{self._manifest.input.name: pixels})
+                self._request.infer({self._manifest.input.name: pixels})
+                outputs = {
+                    name: np.array(self._request.get_tensor(self._outputs[name]).data)
+                    for name in self._manifest.outputs
+                }
             except Exception as error:
-                raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
-            outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
+                raise ModelOutput(f"OpenVINO stopped: {_line(error)}") from error
         return _checked(outputs, len(pixels), self._manifest)
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": Runtime("onnx", "onnxruntime", _onnxruntime_version, _OnnxEngine),
+    "litert": Runtime("tflite", "ai_edge_litert", _litert_version, _LiteRtEngine),
+    "openvino": Runtime("onnx", "openvino", _openvino_version, _OpenVinoEngine),
+}
+"""By the name that records give; the first of a format is its reference."""
+
+
+def _refuse_external_data(model: bytes) -> None:
+    if has_external_data(model):
+        raise ModelLoad("The ONNX file keeps weights in other files; a bundle's must not.")
 
 
 def has_external_data(model: bytes) -> bool:
@@ -204,6 +360,15 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             at += length
     except IndexError as error:
         raise ModelLoad("The model file is not ONNX: it ends inside of a field.") from error
+
+
+def _check_shape(runtime: str, pixels: NDArray[np.uint8], manifest: Manifest) -> None:
+    """Before runtimes that would resize the network, or say nothing and return nothing."""
+    if pixels.shape[1:] != manifest.input.shape:
+        raise ModelOutput(
+            f"{runtime} was given pixels of shape {pixels.shape[1:]}; "
+            f"the model takes {manifest.input.shape}."
+        )
 
 
 def _check_names(inputs: dict[str, str], outputs: set[str], manifest: Manifest, dtype: str) -> None:

@@ -81,7 +81,7 @@ class SiteProfile(Struct, frozen=True):
     def require_for(self, bundle: Bundle, artifact: str) -> None:
         """Refuse to answer with another bundle or artifact than it was fitted on.
 
-        Raises ProfileInvalid.
+        ``auto`` is the artifact that it was fitted on. Raises ProfileInvalid.
         """
         if self.bundle != bundle.hash:
             raise ProfileInvalid(
@@ -89,7 +89,7 @@ class SiteProfile(Struct, frozen=True):
                 f"{bundle.hash[:16]}: its thresholds mean nothing here. Run `medimg-edge "
                 "calibrate` on this bundle, or answer without a profile: --profile none."
             )
-        if self.artifact != artifact:
+        if artifact not in (self.artifact, "auto"):
             raise ProfileInvalid(
                 f"The site profile was fitted on {self.artifact}, and {artifact} is to answer. "
                 "Answer with the former, calibrate the latter, or take --profile none."

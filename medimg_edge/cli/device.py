@@ -3,12 +3,15 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medimg_edge.cli import output
 from medimg_edge.models import DEFAULT
+
+if TYPE_CHECKING:
+    from medimg_edge.bundle import Bundle
 
 BundleOption = Annotated[
     Path | None,
@@ -37,6 +40,7 @@ class Document(StrEnum):
     record = "record"
     manifest = "manifest"
     profile = "profile"
+    device = "device"
 
 
 def infer(
@@ -45,7 +49,8 @@ def infer(
     ],
     bundle: BundleOption = None,
     artifact: Annotated[
-        str, typer.Option(help="A model file of the bundle; auto is its default.")
+        str,
+        typer.Option(help="A model file of the bundle; auto is what tune chose, else its default."),
     ] = "auto",
     format: Annotated[  # noqa: A002 - the option's name
         Format | None,
@@ -71,11 +76,17 @@ def infer(
 
     medimg-edge infer incoming/ -b our-bundle --heatmap maps/ --format csv --out today.csv
     """
+    from medimg_edge import device_profile
+    from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier
     from medimg_edge.cli import answers
 
+    opened = Bundle.open(bundle or DEFAULT)
     classifier = Classifier(
-        bundle or DEFAULT, artifact=artifact, profile=None if profile == "none" else profile
+        opened,
+        artifact=artifact,
+        profile=None if profile == "none" else profile,
+        device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
     )
     if bundle is None:
         manifest = classifier.manifest
@@ -103,12 +114,18 @@ def verify(
 
     Example: medimg-edge verify pneumonia
     """
+    from medimg_edge import device_profile
     from medimg_edge.bundle import Bundle
     from medimg_edge.golden import ENOUGH_CASES
     from medimg_edge.golden import verify as check
 
     opened = Bundle.open(bundle)
-    checks = check(opened, lambda name: output.progress(f"golden set through {name}", 0, 0))
+    device = device_profile.find(opened, output.warn)
+    checks = check(
+        opened,
+        lambda name: output.progress(f"golden set through {name}", 0, 0),
+        device.setting if device else None,
+    )
     rows = [
         (
             each.artifact,
@@ -143,7 +160,7 @@ def verify(
 def info(
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
 ) -> None:
-    """Say what a bundle is for, what it reads, and how good it was.
+    """Say what a bundle is for, what it reads, what answers here, and how good it was.
 
     Example: medimg-edge info pneumonia
     """
@@ -157,6 +174,7 @@ def info(
         ("task", f"{manifest.task}: {', '.join(manifest.labels)}"),
         ("input", f"{spec.width} x {spec.height} pixels, {spec.color}, {spec.geometry}"),
         ("default artifact", manifest.default_artifact),
+        ("answers here", _answers_here(opened)),
         ("golden cases", str(len(manifest.golden))),
         ("hash", opened.hash),
     ]
@@ -177,18 +195,34 @@ def info(
 
 
 def schema(
-    document: Annotated[Document, typer.Argument(help="record, manifest or profile.")],
+    document: Annotated[Document, typer.Argument(help="record, manifest, profile or device.")],
 ) -> None:
-    """Print the JSON Schema of a record, of a manifest or of a site profile.
+    """Print the JSON Schema of a record, a manifest, a site profile or a device profile.
 
     Example: medimg-edge schema record > record.schema.json
     """
     import json
 
-    from medimg_edge import manifest, record, site_profile
+    from medimg_edge import device_profile, manifest, record, site_profile
 
-    documents = {"record": record, "manifest": manifest, "profile": site_profile}
+    documents = {
+        "record": record,
+        "manifest": manifest,
+        "profile": site_profile,
+        "device": device_profile,
+    }
     typer.echo(json.dumps(documents[document.value].schema(), indent=2))
+
+
+def _answers_here(bundle: Bundle) -> str:
+    from medimg_edge import device_profile
+    from medimg_edge.errors import MedimgEdgeError
+
+    try:
+        setting, by = device_profile.choose_here(bundle, output.warn)
+    except MedimgEdgeError as error:
+        return f"nothing: {error}"
+    return f"{setting} (chosen by the {by})"
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:

@@ -44,6 +44,11 @@ def note(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def warn(line: str) -> None:
+    """Tell a person what is not as it should be, and does not stop the work."""
+    note(f"warning: {line}")
+
+
 def fail(error: MedimgEdgeError, details: str = "") -> NoReturn:
     """Say an error in one line with its code, and exit 1; ``details`` are for the log file."""
     clear()

@@ -58,7 +58,8 @@ def calibrate(
         ),
     ] = None,
     artifact: Annotated[
-        str, typer.Option(help="A model file of the bundle; auto is its default.")
+        str,
+        typer.Option(help="A model file of the bundle; auto is what tune chose, else its default."),
     ] = "auto",
     out: Annotated[
         Path | None, typer.Option(help="The site profile.", show_default="BUNDLE.profile.json")
@@ -71,12 +72,16 @@ def calibrate(
 
     Example: medimg-edge calibrate pneumonia ours/labels.csv --target-sensitivity 0.95
     """
-    from medimg_edge import site_profile
+    from medimg_edge import device_profile, site_profile
+    from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier
     from medimg_edge.site_fit import fit_profile
     from medimg_edge.whole_file import whole_file
 
-    classifier = Classifier(bundle, artifact=artifact, profile=None)
+    opened = Bundle.open(bundle)
+    if artifact == "auto" and (device := device_profile.find(opened, output.warn)) is not None:
+        artifact = device.artifact
+    classifier = Classifier(opened, artifact=artifact, profile=None)
     path = out or site_profile.beside(classifier.bundle)
     site_profile.refuse_to_replace(path, classifier.bundle)
     with whole_file(path) as file:

@@ -34,6 +34,14 @@ def bundle(frozen: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(frozen, tmp_path / "bundle"))
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch) -> Path:
+    """Where device profiles lie: never the user's own."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("MEDIMG_EDGE_STATE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def rewrite() -> Callable[..., None]:
     """Write a bundle's manifest anew: the sizes and hashes of its files as they are, then changes.

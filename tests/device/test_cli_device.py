@@ -389,7 +389,7 @@ def test_verify(frozen, called):
     assert "model.int8.onnx" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["record", "manifest", "profile"])
+@pytest.mark.parametrize("name", ["record", "manifest", "profile", "device"])
 def test_schema(called, name):
     published = Path(__file__).parent.parent / "data" / f"schema-{name}.json"
     assert json.loads(called("schema", name).stdout) == json.loads(published.read_text())
@@ -397,6 +397,7 @@ def test_schema(called, name):
 
 COMMANDS = [
     *(["infer"], ["verify"], ["calibrate"], ["info"], ["schema"]),
+    *(["tune"], ["bench"], ["doctor"]),
     *(["train"], ["export"], ["evaluate"], ["compare"], ["demo"]),
     *(["data", "check"], ["data", "get"], ["data", "phantom"]),
 ]

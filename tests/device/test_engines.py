@@ -1,7 +1,9 @@
-"""Both runtimes on real model files, and the files that they must not run."""
+"""Every runtime on real model files, and the files that they must not run."""
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +16,12 @@ from medimg_edge.golden import FLOAT32_LIMIT, INT8_LIMIT
 from medimg_edge.manifest import Input
 
 ARTIFACTS = ["model.onnx", "model.int8.onnx", "model.tflite", "model.int8.tflite"]
+PAIRS = [
+    (name, runtime)
+    for name in ARTIFACTS
+    for runtime, each in engines.RUNTIMES.items()
+    if name.endswith(each.format)
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +36,27 @@ def pixels(opened) -> np.ndarray:
     return np.stack(stored).reshape(-1, *opened.manifest.preprocessing.shape)
 
 
-def load(opened: Bundle, name: str) -> engines.Engine:
+def load(opened: Bundle, name: str, runtime: str | None = None) -> engines.Engine:
     kind = opened.manifest.artifacts[name].format
-    if not engines.installed(kind):
-        pytest.skip("LiteRT is not installed")
-    return engines.load(opened.read(name), kind, opened.manifest)
+    if (wanted := runtime or engines.reference(kind)) not in engines.runtimes(kind):
+        pytest.skip(f"{wanted} is not installed")
+    return engines.load(opened.read(name), kind, opened.manifest, runtime=runtime)
 
 
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_the_golden_answers(opened, pixels, name):
-    engine = load(opened, name)
+@pytest.mark.parametrize(("name", "runtime"), PAIRS)
+def test_the_golden_answers(opened, pixels, name, runtime):
+    engine = load(opened, name, runtime)
     found = np.concatenate([engine.run(each[None])["probability"] for each in pixels])
     expected = np.array([case.probability[name] for case in opened.manifest.golden])
     limit = INT8_LIMIT if "int8" in name else FLOAT32_LIMIT
     assert np.abs(found - expected).max() <= limit
-    assert engine.runtime.split()[0] == ("litert" if name.endswith("tflite") else "onnxruntime")
+    assert engine.runtime == f"{runtime} {engines.version(runtime)}"
 
 
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_batches(opened, pixels, name):
+@pytest.mark.parametrize(("name", "runtime"), PAIRS)
+def test_batches(opened, pixels, name, runtime):
     """Twelve alone, or seven and five: within float32's rounding the same."""
-    engine = load(opened, name)
+    engine = load(opened, name, runtime)
     alone = [engine.run(each[None]) for each in pixels]
     batches = [engine.run(pixels[:7]), engine.run(pixels[7:])]
     for output, described in opened.manifest.outputs.items():
@@ -59,6 +67,17 @@ def test_batches(opened, pixels, name):
         assert np.abs(one - seven).max() <= 1e-5 * max(1, np.abs(one).max())
 
 
+@pytest.mark.parametrize(("name", "runtime"), PAIRS)
+def test_threads_share_an_engine(opened, pixels, name, runtime):
+    """Each call has its own answer, however many run at once."""
+    engine = load(opened, name, runtime)
+    alone = [engine.run(each[None])["probability"] for each in pixels]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda at: (at % 12, engine.run(pixels[at % 12 :][:1])), range(240))
+        for at, outputs in found:
+            assert np.array_equal(outputs["probability"], alone[at])
+
+
 def test_the_formats_agree(opened, pixels):
     onnx, tflite = (load(opened, name).run(pixels) for name in ("model.onnx", "model.tflite"))
     for output in opened.manifest.outputs:
@@ -66,13 +85,29 @@ def test_the_formats_agree(opened, pixels):
         assert np.abs(onnx[output] - tflite[output]).max() <= 1e-4 * scale
 
 
-@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize(("kind", "name"), [("onnx", "onnxruntime"), ("tflite", "litert")])
+def test_the_reference_comes_first(kind, name):
+    assert engines.reference(kind) == name
+    assert (engines.runtimes(kind) or [name])[0] == name
+
+
+@pytest.mark.parametrize("runtime", ["litert", "none"])
+def test_a_runtime_of_another_format(opened, runtime):
+    with pytest.raises(ModelLoad, match="runs no onnx files; these do: onnxruntime"):
+        engines.load(opened.read("model.onnx"), "onnx", opened.manifest, runtime=runtime)
+    assert engines.version("none") is None
+
+
+@pytest.mark.parametrize("runtime", list(engines.RUNTIMES))
 @pytest.mark.parametrize(
     "data", [b"", b"text, not a model", b"\xff" * 40, b"\x3a\xff\xff\xff\xff\x0f", b"\x0b\x0c"]
 )
-def test_what_is_no_model(opened, kind, data):
+def test_what_is_no_model(opened, runtime, data):
+    kind = engines.RUNTIMES[runtime].format
+    if runtime not in engines.runtimes(kind):
+        pytest.skip(f"{runtime} is not installed")
     with pytest.raises(ModelLoad, match="model"):
-        engines.load(data, kind, opened.manifest)
+        engines.load(data, kind, opened.manifest, runtime=runtime)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
@@ -84,10 +119,10 @@ def test_a_model_cut_short(opened, name):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8, 1), (1, 64, 64, 3), (1, 64, 64)])
-@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
-def test_tensors_that_do_not_fit(opened, shape, name):
-    with pytest.raises(ModelOutput, match=r"ONNX Runtime|LiteRT"):
-        load(opened, name).run(np.zeros(shape, np.uint8))
+@pytest.mark.parametrize(("name", "runtime"), [pair for pair in PAIRS if "int8" not in pair[0]])
+def test_tensors_that_do_not_fit(opened, shape, name, runtime):
+    with pytest.raises(ModelOutput, match=r"ONNX Runtime|LiteRT|OpenVINO"):
+        load(opened, name, runtime).run(np.zeros(shape, np.uint8))
 
 
 def test_a_manifest_of_another_size(opened):
@@ -121,18 +156,21 @@ def retype(model, kind: int) -> None:
     model.graph.input[0].type.tensor_type.elem_type = kind
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda model, onnx: setattr(model.graph.node[0], "op_type", "NoSuch"), "does not load"),
         (lambda model, onnx: rename(model, "pixels", "image"), r"takes \{'image'"),
         (lambda model, onnx: rename(model, "probability", "p"), "no output 'probability'"),
-        (lambda model, onnx: retype(model, onnx.TensorProto.FLOAT), r"tensor\(float\)"),
+        (lambda model, onnx: retype(model, onnx.TensorProto.FLOAT), r"float"),
     ],
 )
-def test_other_names_and_types(opened, change, says):
+def test_other_names_and_types(opened, change, says, runtime):
+    if runtime not in engines.runtimes("onnx"):
+        pytest.skip(f"{runtime} is not installed")
     with pytest.raises(ModelLoad, match=says):
-        engines.load(changed(opened, change), "onnx", opened.manifest)
+        engines.load(changed(opened, change), "onnx", opened.manifest, runtime=runtime)
 
 
 def weights(model, onnx, value: float) -> None:
@@ -238,6 +276,15 @@ def test_external_data_is_found_wherever_a_tensor_may_be(model):
     assert engines.has_external_data(field(1, 8) + model)
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_external_data_is_refused(opened, runtime):
+    if runtime not in engines.runtimes("onnx"):
+        pytest.skip(f"{runtime} is not installed")
+    model = opened.read("model.onnx") + field(7, field(5, EXTERNAL))
+    with pytest.raises(ModelLoad, match="other files"):
+        engines.load(model, "onnx", opened.manifest, runtime=runtime)
+
+
 def test_inner_data_is_not_external(opened):
     assert not engines.has_external_data(field(7, field(5, field(8, b"w") + field(14, 0))))
     for name in ("model.onnx", "model.int8.onnx"):
@@ -255,6 +302,57 @@ def test_a_loaded_model_keeps_no_second_copy(opened):
 def test_damaged_protobuf(data):
     with pytest.raises(ModelLoad, match="not ONNX"):
         engines.has_external_data(data)
+
+
+def test_litert_announces_nothing(frozen):
+    """What it writes to stderr by itself is no part of our answer."""
+    if not engines.installed("tflite"):
+        pytest.skip("LiteRT is not installed")
+    program = (
+        "import sys; from medimg_edge import Classifier\n"
+        "found = Classifier(sys.argv[1], artifact='model.int8.tflite')\n"
+        "found.predict(sys.argv[1] + '/golden/01-gray8.png'); print('seen', file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, frozen], capture_output=True, text=True)
+    assert run.stderr == "seen\n"
+
+
+def test_openvino_reports_nothing(frozen, tmp_path):
+    """Its own telemetry sends an event for each import: in a clinic nothing may leave."""
+    if engines.version("openvino") is None:
+        pytest.skip("openvino is not installed")
+    program = (
+        "import sys, time\n"
+        "seen = []\n"
+        "watched = ('socket.', 'os.fork', 'os.posix_spawn', 'subprocess.')\n"
+        "def watch(name, _):\n"
+        "    if name.startswith(watched): seen.append(name)\n"
+        "sys.addaudithook(watch)\n"
+        "from medimg_edge import Classifier\n"
+        "found = Classifier(sys.argv[1], runtime='openvino')\n"
+        "found.predict(sys.argv[1] + '/golden/01-gray8.png')\n"
+        "time.sleep(0.5)\n"
+        "print(seen, [name for name in sys.modules if 'openvino_telemetry' in name])"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment = {**free, "HOME": str(tmp_path)}
+    words = [sys.executable, "-c", program, frozen]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert (run.stdout, run.stderr) == ("[] []\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_openvino(frozen):
+    program = (
+        "import sys; sys.modules['openvino'] = None\n"
+        "from medimg_edge import Classifier, engines, errors\n"
+        "assert engines.runtimes('onnx') == ['onnxruntime'] and not engines.version('openvino')\n"
+        "try: Classifier(sys.argv[1], runtime='openvino')\n"
+        "except errors.ExtraMissing as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, frozen], capture_output=True, text=True)
+    said = "OpenVINO is not installed: pip install 'medimg-edge[openvino]'\n"
+    assert (run.stdout, run.stderr) == (said, "")
 
 
 def test_without_litert(frozen):
