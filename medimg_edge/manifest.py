@@ -5,8 +5,6 @@ The structs are strict (unknown fields are refused) and frozen. ``decode`` is th
 they are never written anew.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any, Literal
 

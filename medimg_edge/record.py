@@ -3,8 +3,6 @@
 An input ends in one ``Answer`` or one ``Failure``; a Failure carries no probability.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import msgspec

@@ -5,8 +5,6 @@ are taken at the site's own operating points. A profile is bound to the hash of 
 one artifact, and refused beside any other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

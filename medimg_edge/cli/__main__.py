@@ -1,5 +1,5 @@
 """``python -m medimg_edge.cli``."""
 
-from medimg_edge.cli import main
+from medimg_edge.cli import process
 
-main()
+process()

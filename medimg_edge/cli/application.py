@@ -1,7 +1,5 @@
 """The application: its commands and the options that all of them have."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The commands of the device: infer, verify, info, schema."""
 
-from __future__ import annotations
-
 import sys
 from enum import StrEnum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command of a site: calibrate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +100,7 @@ def calibrate(
     typer.echo(f"{path} holds the profile {fitted.profile.hash[:16]}.")
 
 
-def _table(fitted: Fitted) -> str:
+def _table(fitted: "Fitted") -> str:
     from medimg_edge.site_rates import NAMES
 
     grouped = fitted.profile.data.patients is not None
@@ -120,14 +118,14 @@ def _table(fitted: Fitted) -> str:
     return output.table(rows, header)
 
 
-def _rate(rate: Rate | None, grouped: bool) -> str:
+def _rate(rate: "Rate | None", grouped: bool) -> str:
     if rate is None or rate.value is None:
         return "unknown"
     patients = f" ({rate.patients} patients)" if grouped else ""
     return f"{rate.value:.3f}  {rate.low:.3f} to {rate.high:.3f}  of {rate.n}{patients}"
 
 
-def _explained(fitted: Fitted) -> Iterator[str]:
+def _explained(fitted: "Fitted") -> Iterator[str]:
     """What the numbers are of, and where they hold."""
     data, several = fitted.profile.data, len(fitted.profile.findings) > 1
     whose = f" of {data.patients} patients" if data.patients is not None else ""

@@ -3,8 +3,6 @@
 The one module of the device that may import ``medimg_export``, inside of a command only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -447,7 +445,7 @@ def _counted(what: str) -> Callable[[int, int], None]:
     return lambda done, total: output.progress(what, done, total)
 
 
-def _recipe(name: str | None, **options: dict[str, Any]) -> Recipe:
+def _recipe(name: str | None, **options: dict[str, Any]) -> "Recipe":
     from medimg_export import recipe
 
     return recipe.override(recipe.load(name) if name else recipe.Recipe(), **options)

@@ -64,6 +64,22 @@ def test_the_start_is_light(words):
     assert run(program, *words).splitlines()[-1] == "imported: []"
 
 
+def test_an_answer_imports_what_it_needs(frozen):
+    """A PNG through ONNX Runtime: no other format's reader, no other command, no rich."""
+    needless = (
+        *("pydicom", "ai_edge_litert", "rich", "numpy.ma", "asyncio", "importlib.metadata"),
+        *("medimg_edge.golden", "medimg_edge.site_fit", "medimg_edge.label_csv"),
+    )
+    program = (
+        "from medimg_edge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"print('imported:', [name for name in {needless!r} if name in sys.modules])"
+    )
+    said = run(program, "infer", frozen / "golden" / "01-gray8.png", "-b", frozen)
+    assert said.splitlines()[1:] == ["imported: []"]
+
+
 def test_opencv_is_told_its_limit_before_it_is_imported():
     program = "import medimg_edge, os; print(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])"
     assert run(program).strip() == str(2**26)
