@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import engines, site_profile
+from medimg_edge.batch import in_order
 from medimg_edge.bundle import Bundle
+from medimg_edge.cores import usable_cores
 from medimg_edge.errors import MedimgEdgeError, TooFewImages
 from medimg_edge.image import Image
 from medimg_edge.manifest import Manifest, OperatingPoint
@@ -149,13 +151,25 @@ class Classifier:
             embedding=None if embedding is None else embedding[0],
         )
 
-    def predict_many(self, sources: Iterable[Source | Image]) -> Iterator[Prediction | Failure]:
-        """One Prediction or Failure for each input, in order; a bad one does not stop the rest."""
-        for source in sources:
-            try:
-                yield self.predict(source)
-            except MedimgEdgeError as error:
-                yield failure(_name(source), error)
+    def predict_many(
+        self, sources: Iterable[Source | Image], *, cores: int | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """One Prediction or Failure for each input, in order; a bad one does not stop the rest.
+
+        cores: to be used, by default all that this process may. Each has a thread; the threads
+            read ``sources``, one at a time and a few images ahead.
+        """
+        return in_order(self._predict_or_failure, sources, self.at_once(cores))
+
+    def at_once(self, cores: int | None = None) -> int:
+        """How many images so many cores answer at a time; by default all this process may use."""
+        return max(1, (cores or usable_cores()) // self.threads)
+
+    def _predict_or_failure(self, source: Source | Image) -> Prediction | Failure:
+        try:
+            return self.predict(source)
+        except MedimgEdgeError as error:
+            return failure(_name(source), error)
 
     def answer(
         self,
@@ -165,8 +179,8 @@ class Classifier:
     ) -> Answered[Item]:
         """Answer what ``source`` says of each item. Raises TooFewImages where none can be."""
         found: Answered[Item] = Answered([], [], [])
-        for at, item in enumerate(items, start=1):
-            (each,) = self.predict_many([source(item)])
+        answers = self.predict_many(map(source, items))
+        for at, (item, each) in enumerate(zip(items, answers, strict=True), start=1):
             if isinstance(each, Failure):
                 found.failures.append((item, each))
             else:
