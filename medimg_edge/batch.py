@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Lock, Semaphore, Thread
@@ -12,12 +12,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WINDOW = 4
-"""Items begun and not yet handed on, for each worker: so many may wait for a slow one before them."""
+"""Items begun and not yet handed on, for each worker: that many wait for a slow one before them."""
 
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield the function of each item, in their order, with ``workers`` threads at work.
 
     The threads also read ``items``, one of them at a time and a little ahead, so that a result is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -153,7 +153,7 @@ class Classifier:
 
     def predict_many(
         self, sources: Iterable[Source | Image], *, cores: int | None = None
-    ) -> Iterator[Prediction | Failure]:
+    ) -> Generator[Prediction | Failure]:
         """One Prediction or Failure for each input, in order; a bad one does not stop the rest.
 
         cores: to be used, by default all that this process may. Each has a thread; the threads

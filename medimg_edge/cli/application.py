@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medimg_edge import __version__
-from medimg_edge.cli import device, output, site, workstation
+from medimg_edge.cli import device, infer, output, site, workstation
 
 app = typer.Typer(
     name="medimg-edge",
@@ -42,7 +42,7 @@ def options(
     output.configure(quiet, log_file)
 
 
-for command in (device.infer, device.verify, site.calibrate, device.info, device.schema):
+for command in (infer.infer, device.verify, site.calibrate, device.info, device.schema):
     app.command()(command)
 for command in (
     workstation.train,
