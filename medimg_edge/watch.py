@@ -76,20 +76,27 @@ class Watch:
 
     def _changes(self) -> Iterator[bool]:
         """At least every WAKE_MILLISECONDS, whether something changed."""
-        try:
-            for changes in self._watchfiles.watch(
-                *self._folders,
-                watch_filter=None,
-                debounce=WAKE_MILLISECONDS,
-                step=WAKE_MILLISECONDS // 5,
-                rust_timeout=WAKE_MILLISECONDS,
-                yield_on_timeout=True,
-                ignore_permission_denied=True,
-            ):
-                yield bool(changes)
-        except (OSError, RuntimeError) as error:
-            names = ", ".join(map(str, self._folders))
-            raise InputMissing(f"{names} cannot be watched: {error}.") from error
+        while True:
+            try:
+                for changes in self._watchfiles.watch(
+                    *self._folders,
+                    watch_filter=None,
+                    debounce=WAKE_MILLISECONDS,
+                    step=WAKE_MILLISECONDS // 5,
+                    rust_timeout=WAKE_MILLISECONDS,
+                    yield_on_timeout=True,
+                    ignore_permission_denied=True,
+                ):
+                    yield bool(changes)
+            except (FileNotFoundError, PermissionError) as error:
+                names = ", ".join(map(str, self._folders))
+                raise InputMissing(
+                    f"{names} cannot be watched: {error.strerror or error}."
+                ) from error
+            except (OSError, RuntimeError):
+                # Stopped by a name that is not UTF-8, or out of inotify's watches: look for itself.
+                time.sleep(WAKE_MILLISECONDS / 1000)
+                yield True
 
     def _search(self) -> Iterator[Input]:
         """Let new files wait; yield new folders that cannot be searched."""
