@@ -241,10 +241,10 @@ def _usual_format(out: Path | None) -> Format:
 
 
 def _part(shard: str | None) -> "Shard | None":
-    from medimg_edge.inputs import Shard
-
     if shard is None:
         return None
+    from medimg_edge.inputs import Shard
+
     found = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise typer.BadParameter(

@@ -252,7 +252,7 @@ def test_shards_merge_into_the_whole(archive, whole, frozen, called):
     parts = [called("infer", archive, "-b", frozen, "--shard", f"{at}/3") for at in (1, 2, 3)]
     assert sum(done.returncode for done in parts) == 1  # the damaged one is in one of them
     lines = [answers(done.stdout) for done in parts]
-    assert min(map(len, lines)) > 60
+    assert min(map(len, lines)) > 40
     merged = answers("".join(done.stdout for done in parts))
     assert sorted(merged, key=lambda each: each["input"]) == whole
 
