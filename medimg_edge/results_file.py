@@ -23,7 +23,7 @@ from medimg_edge.record_lines import (
 )
 
 STEP_SECONDS = 1.0
-"""How much of a run a power cut may take; one that is killed loses nothing that was written."""
+"""Between two confirmations by the disk: for power cuts. A kill takes nothing that was written."""
 
 
 class ResultsFile(AbstractContextManager):

@@ -122,7 +122,7 @@ def infer(
     _refuse_contradictions(paths, from_list, watch, out, resume, shape)
     from medimg_edge.classifier import Classifier
     from medimg_edge.cli import answers
-    from medimg_edge.inputs import STANDARD_INPUT, base_of
+    from medimg_edge.inputs import base_of
     from medimg_edge.watch import Watch
 
     classifier = Classifier(
@@ -146,9 +146,10 @@ def infer(
             again=watched.again if watched else None,
         )
         total = 0
-        if output.shows_progress() and not watch and from_list != STANDARD_INPUT:
+        twice = not watch and (from_list is None or from_list.is_file())  # a pipe is read once
+        if twice and output.shows_progress():
             output.progress("searching", 0, 0)
-            total = sum(1 for _ in find()) - results.inputs.total()
+            total = max(0, sum(1 for _ in find()) - results.inputs.total())
         status = _write(answered, results, total)
     if status:
         raise typer.Exit(status)

@@ -68,30 +68,32 @@ def progress(what: str, done: int, total: int) -> None:
     if not shows_progress():
         return
     now = time.monotonic()
-    if what != _task.what or done < _task.first:
-        _task = _Task(what, done, now)
+    before, _task = _task, _task._replace(done=done)
+    if what != before.what or done < before.done:
+        _task = _Task(what, done, done, now)
     elif now - _drawn < _DRAW_SECONDS and done != total:
         return
     _drawn = now
     share = f" {done:>6}/{total}  {100 * done // total:3}%" if total else f" {done or '...'}"
-    line = f"{what}{share}{_task.pace(done, total, now)}"
+    line = f"{what}{share}{_task.pace(total, now)}"
     print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
 
 class _Task(NamedTuple):
     what: str = ""
     first: int = 0
+    done: int = 0
     started: float = 0.0
 
-    def pace(self, done: int, total: int, now: float) -> str:
+    def pace(self, total: int, now: float) -> str:
         """How many a second and, where there is a total, the minutes and seconds left."""
-        seconds, steps = now - self.started, done - self.first
+        seconds, steps = now - self.started, self.done - self.first
         if seconds < 1 or not steps:
             return ""
         rate = f"  {steps / seconds:.1f}/s"
         if not total:
             return rate
-        minutes, seconds = divmod(round((total - done) * seconds / steps), 60)
+        minutes, seconds = divmod(round((total - self.done) * seconds / steps), 60)
         hours, minutes = divmod(minutes, 60)
         clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
         return f"{rate}  {clock} left"

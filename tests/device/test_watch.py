@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -36,7 +36,7 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def arrivals(quick) -> Iterator[Callable[[Watch], Arrivals]]:
+def arrivals(quick) -> Callable[[Watch], Arrivals]:
     """Watch in a thread; give what waits for the next input, or None after so many seconds."""
 
     def start(watched: Watch) -> Arrivals:
