@@ -95,6 +95,7 @@ def load_openvino(model: str, threads: int, shape: list[int], **_: Any) -> Loade
     By itself it computes float32 networks in bfloat16 where the processor can, and moves
     probabilities by as much as .01.
     """
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore  # it reports each import
     openvino: Any = import_module("openvino")
     core = openvino.Core()
     read = core.read_model(model)

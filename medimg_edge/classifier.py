@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import engines, site_profile
+from medimg_edge.batch import in_order
 from medimg_edge.bundle import Bundle
+from medimg_edge.cores import images_at_once
 from medimg_edge.device_profile import DeviceProfile, choose
 from medimg_edge.errors import MedimgEdgeError, TooFewImages
 from medimg_edge.image import Image
@@ -82,6 +84,7 @@ class Classifier:
     profile: a site profile, its file, ``auto`` for the one beside the bundle where there is one, or
         None for the bundle's own calibration and operating points.
     device: what ``tune`` found best on this machine; see ``device_profile.find``.
+    many: with the threads that it found best for ``predict_many``, not for one image.
     runtime, threads: to run by another than the choice.
 
     Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing,
@@ -95,6 +98,7 @@ class Classifier:
         artifact: str = "auto",
         profile: SiteProfile | str | os.PathLike[str] | None = "auto",
         device: DeviceProfile | None = None,
+        many: bool = False,
         runtime: str | None = None,
         threads: int | None = None,
     ) -> None:
@@ -102,7 +106,7 @@ class Classifier:
         self.profile, self.profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
             self.profile.require_for(self.bundle, artifact)
-        setting = choose(self.bundle, artifact, self.profile, device).setting
+        setting = choose(self.bundle, artifact, self.profile, device, many=many).setting
         self.artifact = setting.artifact
         self.threads = threads or setting.threads
         self._runtime = runtime or setting.runtime
@@ -158,13 +162,25 @@ class Classifier:
             embedding=None if embedding is None else embedding[0],
         )
 
-    def predict_many(self, sources: Iterable[Source | Image]) -> Iterator[Prediction | Failure]:
-        """One Prediction or Failure for each input, in order; a bad one does not stop the rest."""
-        for source in sources:
-            try:
-                yield self.predict(source)
-            except MedimgEdgeError as error:
-                yield failure(_name(source), error)
+    def predict_many(
+        self, sources: Iterable[Source | Image], *, cores: int | None = None
+    ) -> Generator[Prediction | Failure]:
+        """One Prediction or Failure for each input, in order; a bad one does not stop the rest.
+
+        cores: to be used, by default all that this process may: as many images at a time as there
+            are cores for the classifier's threads. ``sources`` is read a few images ahead.
+        """
+        return in_order(self._predict_or_failure, sources, self.at_once(cores))
+
+    def at_once(self, cores: int | None = None) -> int:
+        """How many images so many cores answer at a time; by default all this process may use."""
+        return images_at_once(self.threads, cores)
+
+    def _predict_or_failure(self, source: Source | Image) -> Prediction | Failure:
+        try:
+            return self.predict(source)
+        except MedimgEdgeError as error:
+            return failure(_name(source), error)
 
     def answer(
         self,
@@ -174,8 +190,8 @@ class Classifier:
     ) -> Answered[Item]:
         """Answer what ``source`` says of each item. Raises TooFewImages where none can be."""
         found: Answered[Item] = Answered([], [], [])
-        for at, item in enumerate(items, start=1):
-            (each,) = self.predict_many([source(item)])
+        answers = self.predict_many(map(source, items))
+        for at, (item, each) in enumerate(zip(items, answers, strict=True), start=1):
             if isinstance(each, Failure):
                 found.failures.append((item, each))
             else:

@@ -26,7 +26,6 @@ from medimg_edge.whole_file import write_whole
 SCHEMA = 1
 SUFFIX = ".device.json"
 MAX_BYTES = 2**16
-MAX_BATCH = 64
 
 Warn = Callable[[str], object]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -48,16 +47,15 @@ class Setting(NamedTuple):
 
 
 class Pace(Struct, frozen=True):
-    """How fast one setting is: the median time of one call with ``batch`` images."""
+    """How fast the network of one setting is.
+
+    ``milliseconds`` for one image; ``images_per_second`` with as many images at a time as there are
+    cores for so many threads each.
+    """
 
     threads: Annotated[int, msgspec.Meta(ge=1)]
-    batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)]
     milliseconds: Positive
-
-    @property
-    def images_per_second(self) -> float:
-        """Through the network alone."""
-        return self.batch / self.milliseconds * 1000
+    images_per_second: Positive
 
 
 class DeviceProfile(Struct, frozen=True):
@@ -82,6 +80,11 @@ class DeviceProfile(Struct, frozen=True):
     def setting(self) -> Setting:
         """How it answers one image."""
         return Setting(self.artifact, self.runtime, self.single.threads)
+
+    @property
+    def setting_for_many(self) -> Setting:
+        """How it answers each of many images."""
+        return Setting(self.artifact, self.runtime, self.many.threads)
 
     def refusal(self, bundle: Bundle) -> str | None:
         """Why it says nothing about this bundle on this machine; None where it does."""
@@ -112,7 +115,12 @@ class Choice(NamedTuple):
 
 
 def choose(
-    bundle: Bundle, artifact: str, site: SiteProfile | None, device: DeviceProfile | None
+    bundle: Bundle,
+    artifact: str,
+    site: SiteProfile | None,
+    device: DeviceProfile | None,
+    *,
+    many: bool = False,
 ) -> Choice:
     """The setting to answer with. Raises ArtifactUnknown.
 
@@ -120,23 +128,23 @@ def choose(
     profile, the artifact that its thresholds were fitted on, by the reference runtime that it was
     fitted with: another runtime may move int8 probabilities by as much as ``golden`` allows, and
     across a site's own threshold. Else it is the device profile's setting, else the bundle's
-    default artifact.
+    default artifact. ``many``: the threads are those for many images.
     """
+    tuned = device and (device.setting_for_many if many else device.setting)
     if artifact != "auto":
-        return Choice(_by_reference(bundle, artifact, device), "user")
+        return Choice(_by_reference(bundle, artifact, tuned), "user")
     if site is not None:
-        return Choice(_by_reference(bundle, site.artifact, device), "site profile")
-    if device is not None:
-        return Choice(device.setting, "device profile")
+        return Choice(_by_reference(bundle, site.artifact, tuned), "site profile")
+    if tuned is not None:
+        return Choice(tuned, "device profile")
     return Choice(_by_reference(bundle, "auto", None), "bundle")
 
 
-def _by_reference(bundle: Bundle, artifact: str, device: DeviceProfile | None) -> Setting:
+def _by_reference(bundle: Bundle, artifact: str, tuned: Setting | None) -> Setting:
     """An artifact by its reference runtime; the threads as tuned, if that was."""
     name = bundle.artifact(artifact)
     runtime = engines.reference(bundle.manifest.artifacts[name].format)
-    tuned = device is not None and device.setting[:2] == (name, runtime)
-    return device.setting if device and tuned else Setting(name, runtime, 1)
+    return tuned if tuned and tuned[:2] == (name, runtime) else Setting(name, runtime, 1)
 
 
 def choose_here(bundle: Bundle, warn: Warn) -> Choice:

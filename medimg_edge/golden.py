@@ -122,19 +122,14 @@ def compare(
     name: str,
     pixels: NDArray[np.uint8],
     run: Callable[[NDArray[np.uint8]], engines.Outputs],
-    batch: int = 1,
 ) -> Check:
-    """Whether ``run`` gives an artifact's golden answers, ``batch`` images at a time.
+    """Whether ``run`` gives an artifact's golden answers, image by image.
 
     pixels: as ``read_pixels`` returned them.
     """
     artifact = bundle.manifest.artifacts[name]
     try:
-        found = [
-            probability
-            for at in range(0, len(pixels), batch)
-            for probability in run(pixels[at : at + batch])["probability"]
-        ]
+        found = [run(each[None])["probability"][0] for each in pixels]
     except MedimgEdgeError as error:
         return Check(name, "failed", len(pixels), message=error.message)
     expected = [np.array(case.probability.get(name, ())) for case in bundle.manifest.golden]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+
+from medimg_edge.cores import usable_cores
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
@@ -47,16 +48,9 @@ def this_machine() -> Machine:
     return Machine(
         architecture=platform.machine(),
         cpu=_cpu(told),
-        cores=cores(),
+        cores=usable_cores(),
         features=tuple(name for word, name in FEATURES.items() if word in words),
     )
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

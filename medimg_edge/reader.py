@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.dicom import is_dicom, read_dicom
-from medimg_edge.errors import InputMissing, NoImages, TooLarge, Unsupported
+from medimg_edge.errors import InputError, InputMissing, NoImages, TooLarge, Unsupported
 from medimg_edge.image import Image, Range
 from medimg_edge.limits import MAX_BYTES, check_pixels
 from medimg_edge.raster import read_raster
@@ -56,33 +57,80 @@ def read_image(
 
 
 def find_images(folder: str | PathLike[str]) -> list[Path]:
-    """The images below a folder, sorted by path; hidden files and folders are passed over.
+    """The images below a folder, as ``search`` finds them.
+
+    Raises InputMissing (also where a folder in it cannot be searched), NoImages.
+    """
+    found = []
+    for path, error in search(folder):
+        if error is not None:
+            raise error
+        found.append(path)
+    return found
+
+
+def search(folder: str | PathLike[str]) -> Iterator[tuple[Path, InputError | None]]:
+    """Yield the images below a folder, sorted by path; hidden files and folders are passed over.
 
     Found by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom), and other files by the DICOM prefix in
-    their content: archives name them by UID. Links to folders are not followed.
-    Raises InputMissing, NoImages.
+    their content: archives name them by UID. Links to folders are not followed. A folder that
+    cannot be searched comes with InputMissing, and one in which nothing was found with NoImages.
     """
-    root = Path(folder)
-    found = []
-    for parent, folders, names in os.walk(root, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    images = sorted(path for path in found if _is_image(path))
-    if not images:
-        raise NoImages(
-            f"{root} holds no images. Searched for {', '.join(sorted(SUFFIXES))}, and DICOM files "
-            "of any name."
+    nothing = True
+    for path, error in files(folder):
+        if error is not None or is_image(path):
+            yield path, error
+            nothing = False
+    if nothing:
+        yield (
+            Path(folder),
+            NoImages(
+                f"{os.fspath(folder)} holds no images. Searched for {', '.join(sorted(SUFFIXES))}, "
+                "and DICOM files of any name."
+            ),
         )
-    return images
 
 
-def _unreadable(error: OSError) -> None:
-    raise InputMissing(
-        f"{error.filename} cannot be searched: {error.strerror}. Check the path and its rights."
+def files(folder: str | PathLike[str]) -> Iterator[tuple[Path, InputError | None]]:
+    """Every file below a folder, gone through as in ``search``; a level at a time is in memory."""
+    levels = [(Path(folder), iter(["./"]))]
+    while levels:
+        parent, names = levels[-1]
+        if (name := next(names, None)) is None:
+            levels.pop()
+            continue
+        path = parent / name
+        if not name.endswith("/"):
+            yield path, None
+            continue
+        try:
+            levels.append((path, iter(_listed(path))))
+        except OSError as error:
+            yield (
+                path,
+                InputMissing(
+                    f"{path} cannot be searched: {error.strerror}. Check the path and its rights."
+                ),
+            )
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names in their order; those of folders end in a slash."""
+    with os.scandir(folder) as entries:
+        seen = [each for each in entries if not each.name.startswith(".")]
+    return sorted(
+        (each.name + "/" * each.is_dir(follow_symlinks=False) for each in seen if not _leads(each)),
+        key=lambda name: name.removesuffix("/"),
     )
 
 
-def _is_image(path: Path) -> bool:
+def _leads(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to a folder."""
+    return entry.is_symlink() and os.path.isdir(entry.path)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is one by its suffix, or by the DICOM prefix in its content."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if path.name == "DICOMDIR":  # an index of the others

@@ -1,8 +1,8 @@
 """Find the setting that answers soonest on this machine, among those that answer the same.
 
-Every artifact by every installed runtime with every number of threads and every batch first answers
-the golden set. Those that may answer are then timed in rounds, so that noise meets all alike. One
-engine is loaded at a time, so that a small machine can hold it.
+Every artifact by every installed runtime with every number of threads first answers the golden set.
+Those that may answer are then timed in rounds, so that noise meets all alike. One engine is loaded
+at a time, so that a small machine can hold it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from medimg_edge import __version__, engines, golden
 from medimg_edge.bundle import Bundle
+from medimg_edge.cores import images_at_once, usable_cores
 from medimg_edge.device_profile import DeviceProfile, Pace, Setting
 from medimg_edge.errors import GoldenMismatch, MedimgEdgeError
 from medimg_edge.golden import Check
-from medimg_edge.machine import cores, this_machine
-from medimg_edge.timing import timed
+from medimg_edge.machine import this_machine
+from medimg_edge.timing import rate, timed
 
-BATCHES = (1, 4, 8)
 ROUNDS = 5
 SECONDS = 0.1
 CALLS = 3
@@ -38,19 +38,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Trial:
-    """One setting: its golden check, and the seconds of each call with ``batch`` images."""
+    """One setting: its golden check, the seconds of each image alone, images a second by round."""
 
     setting: Setting
-    batch: int
     check: Check
     seconds: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
     @property
     def pace(self) -> Pace | None:
         """None where it was not timed, because its answers differ."""
         if not self.seconds:
             return None
-        return Pace(self.setting.threads, self.batch, median(self.seconds) * 1000)
+        return Pace(self.setting.threads, median(self.seconds) * 1000, median(self.rates))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def tune(bundle: Bundle, rounds: int = ROUNDS, progress: Progress | None = None)
     trials: list[Trial] = []
     for at, setting in enumerate(settings, start=1):
         _report(progress, "checking", at, len(settings))
-        trials += _checked(bundle, setting, pixels)
+        trials.append(_checked(bundle, setting, pixels))
     allowed = _allowed(trials, settings[0])
     if not allowed:
         raise GoldenMismatch(
@@ -91,7 +91,7 @@ def _settings(bundle: Bundle) -> Iterator[Setting]:
     default = manifest.default_artifact
     for name in sorted(manifest.artifacts, key=lambda each: each != default):
         for runtime in engines.runtimes(manifest.artifacts[name].format):
-            for threads in _threads(cores()):
+            for threads in _threads(usable_cores()):
                 yield Setting(name, runtime, threads)
 
 
@@ -111,16 +111,12 @@ def _load(bundle: Bundle, setting: Setting) -> engines.Engine:
     )
 
 
-def _checked(bundle: Bundle, setting: Setting, pixels: NDArray[np.uint8]) -> list[Trial]:
+def _checked(bundle: Bundle, setting: Setting, pixels: NDArray[np.uint8]) -> Trial:
     try:
         engine = _load(bundle, setting)
     except MedimgEdgeError as error:
-        failed = Check(setting.artifact, "failed", message=error.message)
-        return [Trial(setting, batch, failed) for batch in BATCHES]
-    return [
-        Trial(setting, batch, golden.compare(bundle, setting.artifact, pixels, engine.run, batch))
-        for batch in BATCHES
-    ]
+        return Trial(setting, Check(setting.artifact, "failed", message=error.message))
+    return Trial(setting, golden.compare(bundle, setting.artifact, pixels, engine.run))
 
 
 def _allowed(trials: list[Trial], default: Setting) -> list[Trial]:
@@ -143,36 +139,34 @@ def _time(
 ) -> dict[Setting, float]:
     """Fill the trials' seconds; return the median seconds that each engine took to load."""
     loads: dict[Setting, list[float]] = {each.setting: [] for each in trials}
-    order = list(loads)
+    order = list(trials)
     for turn in range(rounds):
-        for at, setting in enumerate(order, start=1):
+        for at, trial in enumerate(order, start=1):
             _report(progress, "measuring", turn * len(order) + at, rounds * len(order))
-            same = [each for each in trials if each.setting == setting]
-            loads[setting].append(_time_once(bundle, setting, same, pixels))
+            loads[trial.setting].append(_time_once(bundle, trial, pixels))
         order.reverse()  # what drifts, such as heat, meets the last first
     return {setting: median(each) for setting, each in loads.items()}
 
 
-def _time_once(
-    bundle: Bundle, setting: Setting, trials: list[Trial], pixels: NDArray[np.uint8]
-) -> float:
-    """Load an engine and time all of its batches; the seconds that it took to load."""
+def _time_once(bundle: Bundle, trial: Trial, pixels: NDArray[np.uint8]) -> float:
+    """Load an engine and time it; the seconds that it took to load."""
     started = time.perf_counter()
-    engine = _load(bundle, setting)
+    engine = _load(bundle, trial.setting)
     loaded = time.perf_counter() - started
-    for trial in trials:
-        run = partial(engine.run, np.resize(pixels, (trial.batch, *pixels.shape[1:])))
-        trial.seconds += timed(run, seconds=SECONDS, least=CALLS)
+    run = partial(engine.run, pixels[:1])
+    at_once = images_at_once(trial.setting.threads)
+    trial.seconds += timed(run, seconds=SECONDS, least=CALLS)
+    trial.rates.append(rate(run, at_once=at_once, seconds=SECONDS, least=CALLS))
     return loaded
 
 
 def _profile(bundle: Bundle, trials: list[Trial]) -> DeviceProfile:
-    soonest = _fastest([each for each in trials if each.batch == 1])
-    artifact, runtime, _ = soonest.setting
-    same = [each for each in trials if each.setting[:2] == (artifact, runtime)]
-    single, many, version = soonest.pace, _fastest(same).pace, engines.version(runtime)
-    assert single is not None
-    assert many is not None
+    paces = {each.setting: each.pace for each in trials if each.pace}
+    soonest = _fastest({setting: 1000 / pace.milliseconds for setting, pace in paces.items()})
+    artifact, runtime, _ = soonest
+    same = {each: pace for each, pace in paces.items() if each[:2] == (artifact, runtime)}
+    most = _fastest({setting: pace.images_per_second for setting, pace in same.items()})
+    version = engines.version(runtime)
     assert version is not None
     return DeviceProfile(
         bundle=bundle.hash,
@@ -181,18 +175,16 @@ def _profile(bundle: Bundle, trials: list[Trial]) -> DeviceProfile:
         runtime=runtime,
         runtime_version=version,
         release=__version__,
-        single=single,
-        many=many,
+        single=paces[soonest],
+        many=paces[most],
         created=time.strftime("%Y-%m-%d"),
     )
 
 
-def _fastest(trials: list[Trial]) -> Trial:
+def _fastest(rates: dict[Setting, float]) -> Setting:
     """The first that is about as fast as the fastest, in images per second."""
-    rates = [each.pace.images_per_second for each in trials if each.pace]
-    return next(
-        trial for trial, rate in zip(trials, rates, strict=True) if rate * (1 + WORTH) >= max(rates)
-    )
+    most = max(rates.values())
+    return next(setting for setting, rate in rates.items() if rate * (1 + WORTH) >= most)
 
 
 def _report(progress: Progress | None, what: str, done: int, total: int) -> None:

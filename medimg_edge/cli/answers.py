@@ -2,57 +2,95 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from medimg_edge.batch import in_order
 from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.cli.output import Sink
-from medimg_edge.errors import ArtifactUnknown, MedimgEdgeError, WriteError
+from medimg_edge.errors import ArtifactUnknown, InputError, MedimgEdgeError, WriteError
 from medimg_edge.heatmap import encode_png, overlay
-from medimg_edge.reader import find_images
+from medimg_edge.inputs import Input
 from medimg_edge.record import Record, encode, failure
-
-CSV_COLUMNS = (
-    *("input", "status", "label", "probability", "decision", "artifact", "elapsed_ms"),
-    *("model", "model_hash", "code", "message", "warnings", "profile"),
-)
+from medimg_edge.record_lines import CSV_HEADER, csv_lines, json_line
 
 Write = Callable[[Record | None], None]
 
 
 def answer(
     classifier: Classifier,
-    inputs: Iterable[Path],
-    heatmaps: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    inputs: Iterable[Input],
+    *,
+    cores: int | None = None,
+    heatmaps: Heatmaps | None = None,
+    again: Callable[[Path], bool] | None = None,
 ) -> Iterator[Record]:
-    """One record for each image; a folder is searched, and is one record if it has none."""
-    if heatmaps is not None and "heatmap" not in classifier.manifest.outputs:
-        raise ArtifactUnknown(
-            "The bundle's model makes no heatmap (its head is not pooling and one dense layer). "
-            "Leave out --heatmap."
-        )
-    inputs = list(inputs)
-    found = list(_images(inputs))
-    names = [path for path, _ in found]
-    base = _base(inputs, names)
-    for at, (path, error) in enumerate(found, start=1):
-        if progress:
-            progress("answering", at, len(found))
+    """One record for each input, in order.
+
+    again: whether a file that is no whole image will come once more, and has no record yet.
+    """
+
+    def one(each: Input) -> Record | None:
         try:
-            if error is not None:
-                raise error
-            prediction = classifier.predict(path)
-        except MedimgEdgeError as failed:
-            yield failure(os.fspath(path), failed)
-            continue
-        yield prediction.record
+            if each.error is not None:
+                raise each.error
+            prediction = classifier.predict(each.path)
+        except MedimgEdgeError as error:
+            if again and not each.error and isinstance(error, InputError) and again(each.path):
+                return None
+            return failure(os.fspath(each.path), error)
         if heatmaps is not None:
-            _write_heatmaps(heatmaps, _relative(path, base), prediction)
+            heatmaps.write(each.path, prediction)
+        return prediction.record
+
+    for record in in_order(one, inputs, classifier.at_once(cores)):
+        if record is not None:
+            yield record
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """Where heatmaps go: below ``folder`` as the images lie below ``base``."""
+
+    folder: Path
+    base: Path
+
+    def require_of(self, classifier: Classifier) -> None:
+        """Raise ArtifactUnknown where the model makes none."""
+        if "heatmap" not in classifier.manifest.outputs:
+            raise ArtifactUnknown(
+                "The bundle's model makes no heatmap (its head is not pooling and one dense "
+                "layer). Leave out --heatmap."
+            )
+
+    def hold(self, path: Path) -> bool:
+        """Whether a picture is one of them, in a folder that is searched for images."""
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.folder))
+
+    def write(self, image: Path, prediction: Prediction) -> None:
+        """One picture for each finding. Raises WriteError."""
+        assert prediction.heatmap is not None
+        relative = self._relative(image)
+        for column, finding in enumerate(prediction.findings):
+            label = re.sub(r"[^\w.-]", "_", finding.label)
+            path = self.folder / relative.parent / f"{relative.name}.{label}.png"
+            picture = encode_png(overlay(prediction.pixels, prediction.heatmap[..., column]))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture)
+            except OSError as error:
+                raise WriteError(
+                    f"The heatmap {path} was not written: {error.strerror}."
+                ) from error
+
+    def _relative(self, image: Path) -> Path:
+        """Below ``base``; of an image elsewhere, the whole path without its root."""
+        whole = Path(os.path.abspath(image))
+        base = os.path.abspath(self.base)
+        return whole.relative_to(base if whole.is_relative_to(base) else whole.anchor)
 
 
 def writer(shape: str, sink: Sink) -> Write:
@@ -60,48 +98,10 @@ def writer(shape: str, sink: Sink) -> Write:
     return {"jsonl": _jsonl, "json": _json, "csv": _csv, "table": _table}[shape](sink)
 
 
-def _images(inputs: Iterable[Path]) -> Iterator[tuple[Path, MedimgEdgeError | None]]:
-    for path in inputs:
-        if not os.path.isdir(path):
-            yield path, None
-            continue
-        try:
-            for image in find_images(path):
-                yield image, None
-        except MedimgEdgeError as error:
-            yield path, error
-
-
-def _base(inputs: list[Path], images: list[Path]) -> Path:
-    """What heatmap paths are relative to: the one folder that was given, else what all share."""
-    folders = [os.path.abspath(path) for path in inputs if os.path.isdir(path)]
-    parents = [os.path.abspath(image.parent) for image in images]
-    if len(folders) == 1 and all(Path(each).is_relative_to(folders[0]) for each in parents):
-        return Path(folders[0])
-    return Path(os.path.commonpath(parents))
-
-
-def _relative(path: Path, base: Path) -> Path:
-    return Path(os.path.relpath(path, base))
-
-
-def _write_heatmaps(folder: Path, relative: Path, prediction: Prediction) -> None:
-    assert prediction.heatmap is not None
-    for column, finding in enumerate(prediction.findings):
-        label = re.sub(r"[^\w.-]", "_", finding.label)
-        path = folder / relative.parent / f"{relative.name}.{label}.png"
-        picture = encode_png(overlay(prediction.pixels, prediction.heatmap[..., column]))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
-        except OSError as error:
-            raise WriteError(f"The heatmap {path} was not written: {error.strerror}.") from error
-
-
 def _jsonl(sink: Sink) -> Write:
     def write(record: Record | None) -> None:
         if record is not None:
-            sink.write(encode(record).decode() + "\n")
+            sink.write(json_line(record))
 
     return write
 
@@ -121,42 +121,14 @@ def _json(sink: Sink) -> Write:
 
 
 def _csv(sink: Sink) -> Write:
-    """One row for each finding, so that a multilabel answer loses nothing."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    rows.writeheader()
+    header = CSV_HEADER
 
     def write(record: Record | None) -> None:
-        if record is not None:
-            rows.writerows(_csv_rows(record))
-        sink.write(text.getvalue())
-        text.seek(0)
-        text.truncate()
+        nonlocal header
+        sink.write(header + (csv_lines(record) if record is not None else ""))
+        header = ""
 
     return write
-
-
-def _csv_rows(record: Record) -> list[dict[str, object]]:
-    common = {"input": record.input, "status": record.status}
-    if record.status != "ok":
-        return [{**common, "code": record.code, "message": record.message}]
-    common |= {
-        "artifact": record.artifact,
-        "elapsed_ms": record.elapsed_ms,
-        "model": f"{record.model.name} {record.model.version}",
-        "model_hash": record.model.hash,
-        "warnings": "; ".join(record.warnings),
-        "profile": record.profile or "",
-    }
-    return [
-        {
-            **common,
-            "label": finding.label,
-            "probability": finding.probability,
-            "decision": finding.decision,
-        }
-        for finding in record.findings
-    ]
 
 
 def _table(sink: Sink) -> Write:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medimg_edge import __version__
-from medimg_edge.cli import device, machine, output, site, workstation
+from medimg_edge.cli import device, infer, machine, output, site, workstation
 
 app = typer.Typer(
     name="medimg-edge",
@@ -43,7 +43,7 @@ def options(
 
 
 for command in (
-    device.infer,
+    infer.infer,
     device.verify,
     site.calibrate,
     device.info,

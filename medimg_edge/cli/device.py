@@ -1,6 +1,5 @@
-"""The commands of the device: infer, verify, info, schema."""
+"""The commands about a bundle on a device: verify, info, schema."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,30 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medimg_edge.cli import output
-from medimg_edge.models import DEFAULT
 
 if TYPE_CHECKING:
     from medimg_edge.bundle import Bundle
-
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle",
-        "-b",
-        envvar="MEDIMG_EDGE_BUNDLE",
-        help="The bundle that answers: a folder, or a shipped name.",
-        show_default=DEFAULT,
-    ),
-]
-
-
-class Format(StrEnum):
-    """How answers are printed."""
-
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
 
 
 class Document(StrEnum):
@@ -41,68 +19,6 @@ class Document(StrEnum):
     manifest = "manifest"
     profile = "profile"
     device = "device"
-
-
-def infer(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Images, or folders of images.")
-    ],
-    bundle: BundleOption = None,
-    artifact: Annotated[
-        str,
-        typer.Option(help="A model file of the bundle; auto is what tune chose, else its default."),
-    ] = "auto",
-    format: Annotated[  # noqa: A002 - the option's name
-        Format | None,
-        typer.Option(help="Default: table on a terminal, jsonl in a pipe.", show_default=False),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this file.")] = None,
-    heatmap: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write heatmaps over the images here.")
-    ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDIMG_EDGE_PROFILE",
-            help="A site profile; auto is the one beside the bundle, none is none.",
-        ),
-    ] = "auto",
-) -> None:
-    """Answer images. Exit 1 if any of them was rejected or could not be read.
-
-    Examples:
-
-    medimg-edge infer chest.png
-
-    medimg-edge infer incoming/ -b our-bundle --heatmap maps/ --format csv --out today.csv
-    """
-    from medimg_edge import device_profile
-    from medimg_edge.bundle import Bundle
-    from medimg_edge.classifier import Classifier
-    from medimg_edge.cli import answers
-
-    opened = Bundle.open(bundle or DEFAULT)
-    classifier = Classifier(
-        opened,
-        artifact=artifact,
-        profile=None if profile == "none" else profile,
-        device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
-    )
-    if bundle is None:
-        manifest = classifier.manifest
-        output.note(f"{manifest.name} {manifest.version} answers. {manifest.intended_use}")
-    shape = format or (Format.table if out is None and sys.stdout.isatty() else Format.jsonl)
-    failures = 0
-    with output.Sink(out) as sink:
-        write = answers.writer(shape.value, sink)
-        for record in answers.answer(classifier, inputs, heatmap, output.progress):
-            failures += record.status != "ok"
-            if record.status != "ok":
-                output.log(f"{record.input}: {record.status} [{record.code}] {record.message}")
-            write(record)
-        write(None)
-    if failures:
-        raise typer.Exit(1)
 
 
 def verify(
@@ -214,7 +130,7 @@ def schema(
     typer.echo(json.dumps(documents[document.value].schema(), indent=2))
 
 
-def _answers_here(bundle: Bundle) -> str:
+def _answers_here(bundle: "Bundle") -> str:
     from medimg_edge import device_profile
     from medimg_edge.errors import MedimgEdgeError
 

@@ -1,7 +1,5 @@
 """The commands about this machine: tune, bench, doctor."""
 
-from __future__ import annotations
-
 import json
 import sys
 from enum import StrEnum
@@ -41,9 +39,10 @@ def tune(
 ) -> None:
     """Find the fastest setting of a bundle on this machine, and keep it for `infer`.
 
-    Tries every artifact, installed runtime, number of threads and batch. A setting that does not
-    give the golden answers is never chosen. Run it while the machine does nothing else, and again
-    after an update. The choice is kept in the user's state folder (or MEDIMG_EDGE_STATE).
+    Tries every artifact, installed runtime and number of threads, for one image and for many. A
+    setting that does not give the golden answers is never chosen. Run it while the machine does
+    nothing else, and again after an update. The choice is kept in the user's state folder (or
+    MEDIMG_EDGE_STATE).
 
     Examples:
 
@@ -68,10 +67,12 @@ def tune(
             }
         )
     else:
-        header = ("artifact", "runtime", "threads", "batch", "golden set", "max |dp|")
+        header = ("artifact", "runtime", "threads", "golden set", "max |dp|")
         rows = [_row(tuned, trial) for trial in tuned.trials]
         typer.echo(output.table(rows, (*header, "load ms", "ms", "images/s", "")))
         typer.echo(f"`infer --artifact auto` answers with {tuned.profile.setting}.")
+        if tuned.profile.setting_for_many != tuned.profile.setting:
+            typer.echo(f"Many images: with {tuned.profile.setting_for_many} each.")
     output.note(f"{path} holds the choice.")
     if (site := site_profile.find(opened)) is not None:
         output.warn(f"{site} is in force: `infer` stays with the artifact that it was fitted on.")
@@ -166,13 +167,12 @@ def _print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def _setting(tuned: Tuned, trial: Trial) -> dict[str, object]:
+def _setting(tuned: "Tuned", trial: "Trial") -> dict[str, object]:
     artifact, runtime, threads = trial.setting
     return {
         "artifact": artifact,
         "runtime": runtime,
         "threads": threads,
-        "batch": trial.batch,
         "golden": trial.check.status,
         "difference": trial.check.difference,
         "message": trial.check.message,
@@ -182,7 +182,7 @@ def _setting(tuned: Tuned, trial: Trial) -> dict[str, object]:
     }
 
 
-def _row(tuned: Tuned, trial: Trial) -> tuple[str, ...]:
+def _row(tuned: "Tuned", trial: "Trial") -> tuple[str, ...]:
     profile, pace = tuned.profile, trial.pace
     chosen = trial.setting[:2] == (profile.artifact, profile.runtime)
     uses = [
@@ -195,7 +195,6 @@ def _row(tuned: Tuned, trial: Trial) -> tuple[str, ...]:
         trial.setting.artifact,
         trial.setting.runtime,
         str(trial.setting.threads),
-        str(trial.batch),
         trial.check.status,
         "" if trial.check.difference is None else f"{trial.check.difference:.1e}",
         "" if load is None else f"{load:.0f}",
@@ -209,7 +208,7 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
 
 
-def _bench_row(each: Measured) -> tuple[str, ...]:
+def _bench_row(each: "Measured") -> tuple[str, ...]:
     return (
         each.artifact,
         each.runtime,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from medimg_edge.errors import MedimgEdgeError, WriteError
 
@@ -59,18 +59,62 @@ def fail(error: MedimgEdgeError, details: str = "") -> NoReturn:
     sys.exit(1)
 
 
+def shows_progress() -> bool:
+    """Whether somebody would see it."""
+    return not _quiet and sys.stderr.isatty()
+
+
 def progress(what: str, done: int, total: int) -> None:
-    """One line that is drawn over, on a terminal only; ``total`` 0 is work without a measure."""
-    if _quiet or not sys.stderr.isatty():
+    """One line that is drawn over, on a terminal only: the share, the rate, the time left.
+
+    ``total`` 0 is work without a measure.
+    """
+    global _task, _drawn
+    if not shows_progress():
         return
-    share = f" {done:>6}/{total}  {100 * done // total:3}%" if total else " ..."
-    print(f"\r\033[K{what}{share}", end="", file=sys.stderr, flush=True)
+    now = time.monotonic()
+    before, _task = _task, _task._replace(done=done)
+    if what != before.what or done < before.done:
+        _task = _Task(what, done, done, now)
+    elif now - _drawn < _DRAW_SECONDS and done != total:
+        return
+    _drawn = now
+    share = f" {done:>6}/{total}  {100 * done // total:3}%" if total else f" {done or '...'}"
+    line = f"{what}{share}{_task.pace(total, now)}"
+    print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+class _Task(NamedTuple):
+    what: str = ""
+    first: int = 0
+    done: int = 0
+    started: float = 0.0
+
+    def pace(self, total: int, now: float) -> str:
+        """How many a second and, where there is a total, the minutes and seconds left."""
+        seconds, steps = now - self.started, self.done - self.first
+        if seconds < 1 or not steps:
+            return ""
+        rate = f"  {steps / seconds:.1f}/s"
+        if not total:
+            return rate
+        minutes, seconds = divmod(round((total - self.done) * seconds / steps), 60)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return f"{rate}  {clock} left"
+
+
+_task = _Task()
+_drawn = 0.0
+_DRAW_SECONDS = 0.1
 
 
 def clear() -> None:
     """Take the progress line away."""
+    global _drawn
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
+        _drawn = 0.0
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medimg_edge.batch import WINDOW
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.errors import ArtifactUnknown, Blank, BundleMissing, FilesDiffer, InputMissing
@@ -106,17 +107,28 @@ def test_many_in_order_and_bad_ones_between(classifier, images, tmp_path):
 
 
 def test_many_are_answered_as_they_come(classifier, images):
-    """An archive does not fit into memory: the second is not read before it is asked for."""
+    """An archive does not fit into memory: few are read before they are asked for."""
     asked = []
 
     def sources():
-        for path in images[:3]:
+        for path in images * 10:
             asked.append(path)
             yield path
 
-    answers = classifier.predict_many(sources())
-    next(answers)
-    assert asked == images[:1]
+    answers = classifier.predict_many(sources(), cores=2)
+    first = next(answers)
+    assert first.probability == classifier.predict(images[0]).probability
+    assert len(asked) <= 2 * WINDOW + 1
+    answers.close()
+
+
+def test_cores_and_threads(frozen, monkeypatch):
+    """Images at a time, each on as many cores as its network runs on."""
+    monkeypatch.setattr("medimg_edge.cores.usable_cores", lambda: 4)
+    assert Classifier(frozen).at_once() == 4
+    assert Classifier(frozen, threads=2).at_once() == 2
+    assert Classifier(frozen, threads=8).at_once() == 1
+    assert Classifier(frozen).at_once(cores=3) == 3
 
 
 def test_one_bad_image_raises(classifier, tmp_path):

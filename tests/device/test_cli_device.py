@@ -16,7 +16,7 @@ import pytest
 
 from medimg_edge import __version__, manifest
 from medimg_edge.bundle import Bundle
-from medimg_edge.cli import main
+from medimg_edge.cli import main, output
 from medimg_edge.cli.output import Sink
 from medimg_edge.reader import read_image
 
@@ -87,6 +87,32 @@ def test_progress_makes_room_for_the_answers_on_a_terminal(three, frozen):
     rows = [line for line in shown if line]
     assert all(path.name in row for path, row in zip(three, rows, strict=True))
     assert not any("answering" in row for row in rows)
+
+
+def test_progress_tells_rate_and_time_left(monkeypatch):
+    screen, now = io.StringIO(), 100.0
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def shown(what: str, done: int, total: int) -> str:
+        screen.seek(0)
+        screen.truncate()
+        output.progress(what, done, total)
+        return screen.getvalue().removeprefix("\r\033[K")
+
+    assert shown("reading", 0, 0) == "reading ..."
+    assert shown("answering", 0, 10_000) == "answering      0/10000    0%"
+    now += 0.05
+    assert shown("answering", 1, 10_000) == ""  # drawn a moment ago
+    now += 9.95
+    assert shown("answering", 400, 10_000) == "answering    400/10000    4%  40.0/s  4:00 left"
+    now += 1
+    assert shown("answering", 440, 1_000_000).endswith("  40.0/s  6:56:29 left")
+    now += 1
+    assert shown("answering", 480, 0) == "answering 480  40.0/s"
+    assert shown("answering", 0, 5) == "answering      0/5    0%"  # the next one begins
+    assert shown("answering", 5, 5) == "answering      5/5  100%"
 
 
 def test_a_document_of_failures_only(frozen, called, tmp_path):

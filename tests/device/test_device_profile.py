@@ -14,6 +14,7 @@ import pytest
 from medimg_edge import __version__, engines, machine
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
+from medimg_edge.cores import usable_cores
 from medimg_edge.device_profile import (
     Choice,
     DeviceProfile,
@@ -44,8 +45,8 @@ def profile_for(folder: Path, artifact: str = "model.onnx", **changes) -> Device
         "runtime": "onnxruntime",
         "runtime_version": version,
         "release": __version__,
-        "single": Pace(1, 1, 2.0),
-        "many": Pace(1, 4, 5.0),
+        "single": Pace(1, 2.0, 800.0),
+        "many": Pace(1, 2.0, 800.0),
         "created": "2026-01-31",
     }
     return DeviceProfile(**values | changes)
@@ -175,7 +176,7 @@ def test_a_damaged_profile_is_ignored_with_a_warning(bundle, answered, called, d
         (("single", "threads"), 0),
         (("single", "threads"), "1"),
         (("single", "milliseconds"), 0),
-        (("many", "batch"), 10**6),
+        (("many", "images_per_second"), -1),
         (("machine", "cores"), None),
     ],
 )
@@ -200,8 +201,8 @@ def test_a_profile_is_strict(bundle, answered, path, value):
         ({"artifact": "gone.onnx"}, "names gone.onnx by onnxruntime, which cannot be run here"),
         ({"artifact": "model.tflite"}, "names model.tflite by onnxruntime, which cannot"),
         ({"runtime": "gone"}, "names model.onnx by gone, which cannot be run here"),
-        ({"single": Pace(4096, 1, 1.0)}, "asks for more threads"),
-        ({"many": Pace(4096, 4, 1.0)}, "asks for more threads"),
+        ({"single": Pace(4096, 1.0, 1.0)}, "asks for more threads"),
+        ({"many": Pace(4096, 1.0, 1.0)}, "asks for more threads"),
     ],
 )
 def test_one_that_says_nothing_about_here_is_ignored(bundle, answered, state, changes, says):
@@ -240,7 +241,7 @@ def test_one_of_another_machine_is_ignored(bundle, answered, changes):
 
 def test_fewer_cores_than_it_was_made_for(bundle, image, command):
     """As a process meets it that is bound to one core."""
-    if machine.cores() < 2:
+    if usable_cores() < 2:
         pytest.skip("this machine has one core")
     write(profile_for(bundle))
     pinned = {"preexec_fn": lambda: os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])}
@@ -299,14 +300,18 @@ def test_a_site_keeps_the_runtime_that_it_was_fitted_with(bundle):
     """Of its own artifact the device profile gives the threads, and no other runtime."""
     opened = Bundle.open(bundle)
     site = site_for(bundle, "model.onnx")
-    other = profile_for(bundle, runtime="openvino", single=Pace(2, 1, 1.0))
-    same = profile_for(bundle, single=Pace(2, 1, 1.0))
+    other = profile_for(bundle, runtime="openvino", single=Pace(2, 1.0, 1000.0))
+    same = profile_for(bundle, single=Pace(2, 1.0, 1000.0))
     expected = Choice(Setting("model.onnx", "onnxruntime", 1), "site profile")
     assert choose(opened, "auto", site, None) == expected
     assert choose(opened, "auto", site, other) == expected
     assert choose(opened, "auto", site, same).setting == Setting("model.onnx", "onnxruntime", 2)
     assert choose(opened, "auto", None, other).setting == Setting("model.onnx", "openvino", 2)
     assert choose(opened, "auto", None, None) == Choice(DEFAULT, "bundle")
+    assert choose(opened, "auto", site, same, many=True).setting == TUNED
+    assert choose(opened, "auto", None, other, many=True).setting == Setting(
+        "model.onnx", "openvino", 1
+    )
     assert choose(opened, "model.onnx", None, None) == Choice(TUNED, "user")
 
 
@@ -371,7 +376,7 @@ def test_a_folder_that_cannot_be_made(bundle, answered, called, tmp_path, monkey
 
 
 def test_a_copy_of_a_classifier_runs_as_it_did(bundle, image):
-    device = profile_for(bundle, single=Pace(2, 1, 1.0))
+    device = profile_for(bundle, single=Pace(2, 1.0, 1000.0))
     classifier = Classifier(bundle, device=device)
     again = pickle.loads(pickle.dumps(classifier))
     for each in (classifier, again):
@@ -380,6 +385,39 @@ def test_a_copy_of_a_classifier_runs_as_it_did(bundle, image):
     assert again.predict(image).probability == classifier.predict(image).probability
     assert Classifier(bundle, device=device, threads=1).threads == 1
     assert Classifier(bundle).artifact == "model.int8.onnx"
+
+
+def test_infer_takes_the_threads_for_one_image_or_for_many(
+    bundle, image, called, tmp_path, monkeypatch
+):
+    """A folder that holds one image is one of many: what is in it is not known beforehand."""
+    loaded = []
+    load = engines.load
+
+    def watched(*arguments, threads, **options):
+        loaded.append(threads)
+        return load(*arguments, threads=threads, **options)
+
+    monkeypatch.setattr(engines, "load", watched)
+    cores = msgspec.structs.replace(machine.this_machine(), cores=4)
+    monkeypatch.setattr("medimg_edge.device_profile.this_machine", lambda: cores)
+    write(profile_for(bundle, machine=cores, single=Pace(4, 1.0, 1000.0)))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / image.name).write_bytes(image.read_bytes())
+    sheet = tmp_path / "list.txt"
+    sheet.write_text(f"{image}\n")
+    for inputs, threads in [
+        ((image,), 4),
+        ((image, image), 1),
+        ((folder,), 1),
+        (("--from-list", sheet), 1),
+        ((image, "--threads", 2), 1),
+        ((image, "--artifact", "model.onnx"), 1),
+    ]:
+        assert called("infer", *inputs, "-b", bundle).returncode == 0
+        assert loaded.pop() == threads
+    assert not loaded
 
 
 def test_choose_here(bundle):

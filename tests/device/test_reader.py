@@ -156,6 +156,33 @@ def test_folder(tmp_path):
     assert find_images(str(tmp_path)) == [tmp_path / name for name in wanted]
 
 
+def test_links_that_lead_nowhere_and_in_circles(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("none.png")
+    (tmp_path / "c.png").symlink_to(tmp_path)  # a link to a folder, whatever its name says
+    (tmp_path / "d").symlink_to(tmp_path / "d")
+    assert find_images(tmp_path) == [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in find_images(tmp_path):
+        with pytest.raises(InputMissing):
+            read_image(path)
+
+
+def test_folders_within_folders(tmp_path):
+    """Deeper than Python recurses, and within the 4,096 bytes that a path may have."""
+    levels = 1200
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    found = find_images(tmp_path)
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # shutil.rmtree does recurse
+    assert found == [tmp_path.joinpath(*["d"] * levels, "a.png")]
+
+
 def test_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(NoImages, match=r"\.tiff"):

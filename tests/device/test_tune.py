@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from medimg_edge import tune as module
 from medimg_edge.bundle import Bundle
 from medimg_edge.device_profile import Setting
 from medimg_edge.errors import FilesDiffer, GoldenMismatch, ModelLoad
-from medimg_edge.tune import BATCHES, Tuned, tune
+from medimg_edge.tune import Tuned, tune
 
 ONNX = ("model.int8.onnx", "model.onnx")
-Speed = Callable[[engines.Engine, int], float]
+Seconds = Callable[[Any], float]
+Rate = Callable[[Any, int], float]
 
 
 @pytest.fixture
@@ -36,19 +38,28 @@ def onnx_only(bundle, rewrite) -> Path:
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
-    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "images_at_once", lambda threads: 2 // threads)
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Callable[[Speed], None]:
-    """Say how long a call takes, so that no test hangs on a timing."""
+def clock(monkeypatch) -> Callable[..., None]:
+    """Say how long an image takes, and how many a second so many at once are.
 
-    def use(seconds: Speed) -> None:
+    So no test hangs on a timing.
+    """
+
+    def use(seconds: Seconds, rate: Rate | None = None) -> None:
         def timed(run, **limits) -> list[float]:
             run()
-            return [seconds(run.func.__self__, len(run.args[0]))]
+            return [seconds(run.func.__self__)]
+
+        def rated(run, at_once, **limits) -> float:
+            engine = run.func.__self__
+            return rate(engine, at_once) if rate else at_once / seconds(engine)
 
         monkeypatch.setattr(module, "timed", timed)
+        monkeypatch.setattr(module, "rate", rated)
 
     return use
 
@@ -84,28 +95,27 @@ def run(folder: Path, rounds: int = 1) -> Tuned:
     return tune(Bundle.open(folder), rounds)
 
 
-def fakes_are_quick(engine: engines.Engine, batch: int) -> float:
-    return (0.001 if engine.runtime == "fake 7" else 0.01) * batch
+def fakes_are_quick(engine: engines.Engine) -> float:
+    return 0.001 if engine.runtime == "fake 7" else 0.01
 
 
 def test_every_setting_is_tried(frozen, clock):
-    clock(lambda engine, batch: 1.0)
+    clock(lambda engine: 1.0)
     tuned = run(frozen)
     manifest = Bundle.open(frozen).manifest
     expected = {
-        (name, runtime, threads, batch)
+        (name, runtime, threads)
         for name, each in manifest.artifacts.items()
         for runtime in engines.runtimes(each.format)
         for threads in (1, 2)
-        for batch in BATCHES
     }
-    tried = [(*each.setting, each.batch) for each in tuned.trials]
+    tried = [each.setting for each in tuned.trials]
     assert len(tried) == len(set(tried))
     assert set(tried) == expected
     assert {each.check.cases for each in tuned.trials} == {12}
     # All are as fast as each other, so the plainest answers.
     assert tuned.profile.setting == Setting("model.int8.onnx", "onnxruntime", 1)
-    assert (tuned.profile.many.threads, tuned.profile.many.batch) == (1, 8)
+    assert tuned.profile.setting_for_many == tuned.profile.setting
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ def test_every_setting_is_tried(frozen, clock):
     [(1, [1]), (3, [1, 2, 3]), (6, [1, 2, 3, 4, 6]), (64, [1, 2, 3, 4, 8, 16, 32, 64])],
 )
 def test_threads_up_to_the_cores(frozen, monkeypatch, cores, threads):
-    monkeypatch.setattr(module, "cores", lambda: cores)
+    monkeypatch.setattr(module, "usable_cores", lambda: cores)
     settings = list(module._settings(Bundle.open(frozen)))
     assert settings[0] == Setting("model.int8.onnx", "onnxruntime", 1)
     reference = [each for each in settings if each[:2] == ("model.onnx", "onnxruntime")]
@@ -124,24 +134,30 @@ def test_the_fastest_is_chosen(onnx_only, fake, clock):
     """For one image by the time of one; for many by images per second, of the same engine."""
     fake(lambda p: p)
 
-    def seconds(engine, batch) -> float:
+    def seconds(engine) -> float:
         if engine.runtime != "fake 7":
-            return 0.004 * batch if batch == 1 else 0.0001  # quick, but not for one image
-        return {1: 0.002, 4: 0.004, 8: 0.016}[batch] / (1 if engine.threads == 1 else 1.5)
+            return 0.004
+        return {1: 0.002, 2: 0.0015}[engine.threads]
 
-    clock(seconds)
+    def rate(engine, at_once) -> float:
+        if engine.runtime != "fake 7":
+            return 10_000  # but not for one image
+        assert at_once == {1: 2, 2: 1}[engine.threads]
+        return at_once / seconds(engine)
+
+    clock(seconds, rate)
     profile = run(onnx_only).profile
     assert (profile.runtime, profile.runtime_version) == ("fake", "7")
     assert (profile.artifact, profile.single.threads) == ("model.int8.onnx", 2)
-    assert profile.single.milliseconds == pytest.approx(2 / 1.5)
-    assert (profile.many.threads, profile.many.batch) == (2, 4)
-    assert profile.many.images_per_second == pytest.approx(1500)
+    assert profile.single.milliseconds == pytest.approx(1.5)
+    assert profile.many.threads == 1
+    assert profile.many.images_per_second == pytest.approx(1000)
 
 
 @pytest.mark.parametrize(("faster", "chosen"), [(0.97, "onnxruntime"), (0.9, "fake")])
 def test_little_is_not_worth_another_setting(onnx_only, fake, clock, faster, chosen):
     fake(lambda p: p)
-    clock(lambda engine, batch: 0.001 * batch * (faster if engine.runtime == "fake 7" else 1))
+    clock(lambda engine: 0.001 * (faster if engine.runtime == "fake 7" else 1))
     assert run(onnx_only).profile.runtime == chosen
 
 
@@ -164,14 +180,6 @@ def test_a_runtime_that_answers_otherwise_is_never_chosen(
     assert tuned.profile.runtime == "onnxruntime"
 
 
-def test_a_runtime_that_is_wrong_in_large_batches_only(onnx_only, fake, clock, monkeypatch):
-    monkeypatch.setattr(engines, "RUNTIMES", only("onnxruntime"))
-    fake(lambda p: p if len(p) < 8 else p[::-1])
-    clock(lambda engine, batch: fakes_are_quick(engine, 1))
-    profile = run(onnx_only).profile
-    assert (profile.runtime, profile.many.batch) == ("fake", 4)
-
-
 def test_an_artifact_with_other_weights_is_never_chosen(onnx_only, rewrite, clock):
     """Its hashes fit, so only its answers tell."""
     onnx = pytest.importorskip("onnx")
@@ -181,7 +189,7 @@ def test_an_artifact_with_other_weights_is_never_chosen(onnx_only, rewrite, cloc
     largest.CopyFrom(onnx.numpy_helper.from_array(array // 2, largest.name))
     onnx.save(model, onnx_only / "model.int8.onnx")
     rewrite(onnx_only)
-    clock(lambda engine, batch: 1.0)
+    clock(lambda engine: 1.0)
     tuned = run(onnx_only)
     statuses = {each.setting.artifact: each.check.status for each in tuned.trials}
     assert statuses == {"model.int8.onnx": "failed", "model.onnx": "ok"}
@@ -211,7 +219,7 @@ def test_a_processor_that_rounds_otherwise(onnx_only, rewrite, fake, clock):
 
     rewrite(onnx_only, change)
     fake(lambda p: p)
-    clock(lambda engine, batch: fakes_are_quick(engine, batch))
+    clock(fakes_are_quick)
     profile = run(onnx_only).profile
     assert (profile.artifact, profile.runtime) == ("model.int8.onnx", "fake")
 
@@ -253,6 +261,7 @@ def test_rounds_meet_all_alike(onnx_only, monkeypatch):
     settings = list(dict.fromkeys(each.setting for each in tuned.trials))
     assert seen == [*settings, *settings, *settings[::-1], *settings]
     assert {len(each.seconds) for each in tuned.trials} == {3 * module.CALLS}
+    assert {len(each.rates) for each in tuned.trials} == {3}
 
 
 def test_the_command_keeps_and_tells(frozen, command, state):
@@ -283,11 +292,12 @@ def test_the_table(frozen, called, monkeypatch):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0].split() == [
-        *("artifact", "runtime", "threads", "batch", "golden", "set", "max", "|dp|"),
+        *("artifact", "runtime", "threads", "golden", "set", "max", "|dp|"),
         *("load", "ms", "ms", "images/s"),
     ]
     assert sum("chosen for one image" in line for line in lines) == 1
-    assert lines[-1].startswith("`infer --artifact auto` answers with model.")
+    assert sum("chosen for" in line and "many" in line for line in lines) == 1
+    assert any(line.startswith("`infer --artifact auto` answers with model.") for line in lines)
 
 
 def test_usage(frozen, called):
