@@ -196,9 +196,18 @@ class _LiteRtEngine:
         return _checked(outputs, len(pixels), self._manifest)
 
 
+_STDERR = Lock()
+"""Two threads that turn it away would each bring back what the other left."""
+
+
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """LiteRT announces its delegate there, and nothing turns that off."""
+    with _STDERR:
+        yield from _turned_away()
+
+
+def _turned_away() -> Iterator[None]:
     try:
         kept = os.dup(2)
     except OSError:  # it is closed

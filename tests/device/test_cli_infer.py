@@ -99,7 +99,7 @@ def test_killed_many_times(archive, whole, frozen, command, started, tmp_path, f
         run.kill()
         run.wait()
         sizes.append(out.stat().st_size)
-    assert len(set(sizes)) > times / 4, sizes
+    assert len(set(sizes)) > 2, sizes  # else it was ended before or after, not while
     done = command("infer", *words, "-b", frozen)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
     found = answers(out.read_text(), form)
@@ -172,14 +172,15 @@ def test_interrupted(frozen, started, tmp_path, options):
     run = started(*words, *options, cwd=tmp_path, stdout=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stderr is not None
+    first = ""
     if options:
         partial = tmp_path / (options[1] if "--resume" in options else f".{options[1]}.partial")
         while run.poll() is None and not (partial.exists() and partial.stat().st_size > 2000):
             time.sleep(0.01)
     else:
-        run.stdout.readline()
+        first = run.stdout.readline()
     run.send_signal(signal.SIGINT)
-    text, error = run.stdout.read(), run.stderr.read()
+    text, error = first + run.stdout.read(), run.stderr.read()
     assert run.wait(20) == 130
     assert error.startswith("Interrupted: ")
     assert error.count("\n") == 1
