@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medimg_edge.machine import peak_memory
+
 HERE = Path(__file__).parent
 SCRIPT = "from medimg_edge.cli import process; process()"
 """What the console script does."""
@@ -50,8 +52,8 @@ def medimg_edge(*words: object) -> list[str]:
 
 def peak(used: resource.struct_rusage) -> int:
     """Bytes, as ``Cost`` has them."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used.ru_maxrss * 1024 if used.ru_maxrss > own else 0
+    found = used.ru_maxrss * 1024
+    return found if found > (peak_memory() or 0) else 0
 
 
 def cost(words: Sequence[str], join: Callable[[], None] | None = None) -> Cost:
