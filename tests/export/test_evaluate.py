@@ -489,4 +489,7 @@ def test_other_tasks(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
     ).metrics
     assert of_run.ece_before is not None
     assert val.ece_before is not None
-    assert val.ece_before.value == pytest.approx(of_run.ece_before.value, abs=1e-3)
+    # A temperature far below 1 makes probabilities of 1 in float32: their logits are lost.
+    assert val.ece_before.value == pytest.approx(of_run.ece_before.value, abs=5e-3)
+    after = val.values["ece"].value
+    assert val.ece_before.value != pytest.approx(after, abs=5e-3)

@@ -160,10 +160,10 @@ def test_the_table_is_what_the_device_answers(
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_an_int8_artifact_has_a_threshold_of_its_own(
+def test_an_int8_artifact_makes_as_many_positive_calls_as_float32(
     exported: Exported, model: TrainedModel, kind: str
 ):
-    """One that makes as many positive calls as float32's: its probabilities are a little other."""
+    """By a threshold of its own where float32's would not: its probabilities are a little other."""
     pixels = model.prepared.cached.pixels[model.prepared.rows("val")]
     artifacts = (f"model.{kind}", f"model.int8.{kind}")
     float32, int8 = (Classifier(exported.bundle, artifact=name).run(pixels) for name in artifacts)
@@ -171,7 +171,10 @@ def test_an_int8_artifact_has_a_threshold_of_its_own(
     own, theirs = (points[name]["opacity"].threshold for name in reversed(artifacts))
     wanted = matching_threshold(float32["probability"], theirs, int8["probability"])
     assert own == pytest.approx(wanted, abs=1e-7)
-    assert own != theirs
+    calls = int((float32["probability"] >= theirs).sum())
+    assert int((int8["probability"] >= own).sum()) == calls
+    assert 0 < calls < len(pixels)
+    assert (own == theirs) == (int((int8["probability"] >= theirs).sum()) == calls)
 
 
 @pytest.mark.parametrize("artifact", ["model.onnx", "model.int8.onnx"])
