@@ -153,9 +153,15 @@ def test_control_c(frozen, words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=hear_control_c,
     )
     with pytest.raises(subprocess.TimeoutExpired):
         run.wait(timeout=4)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: all processes of the group
     out, err = run.communicate(timeout=10)
     assert (run.returncode, out, err) == (130, b"", b"")
+
+
+def hear_control_c() -> None:
+    """Also where the tests run in the background, whose processes are deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -39,11 +39,15 @@ def started(frozen):
 
     def start(*arguments: object, **options) -> subprocess.Popen:
         words = [sys.executable, "-m", "medimg_edge.cli", "infer", "-b", frozen, *arguments]
-        return subprocess.Popen(
-            list(map(str, words)), **{"stderr": subprocess.PIPE, "text": True, **options}
-        )
+        usual = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": hear_control_c}
+        return subprocess.Popen(list(map(str, words)), **usual | options)
 
     return start
+
+
+def hear_control_c() -> None:
+    """Also where the tests run in the background, whose processes are deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answers(text: str, form: str = "jsonl") -> list[dict]:
