@@ -47,7 +47,7 @@ from medimg_export.calibration import ece, fit_temperature
 from medimg_export.class_folders import list_class_folders
 from medimg_export.metrics import auc
 from medimg_export.prepared import Prepared, prepare
-from medimg_export.train import logits_of, predict, probabilities, train, validate
+from medimg_export.train import logits_of, predict, probabilities, train, with_draws
 
 RECIPE = "pneumonia-cxr"
 AS_COPIED = {"blur": 0.0, "noise": 0.0, "jpeg": False}
@@ -117,15 +117,15 @@ def _measure(listing: Path, out: Path, name: str, size: int, seed: int) -> dict[
     drawn = dataclasses.replace(
         prepared, recipe=recipes.override(prepared.recipe, training=drawing)
     )
-    y, (hard_y, hard_logits) = prepared.y[val], validate(drawn, trained.model)
-    logits = logits_of(trained.model, prepared, val)
+    y, logits = prepared.y[val], logits_of(trained.model, prepared, val)
+    seen_y, seen_logits = with_draws(drawn, trained.model, logits)
     temperature = fit_temperature("binary", logits, y)
     p = probabilities("binary", logits, temperature)[:, 0]
-    hard_p = probabilities("binary", np.concatenate([logits, hard_logits]), temperature)[:, 0]
+    seen_p = probabilities("binary", seen_logits, temperature)[:, 0]
     points = {
         "youden": operating_point(y, p).threshold,
         "at95": operating_point(y, p, sensitivity=0.95).threshold,
-        "drawn": operating_point(np.concatenate([y, hard_y]), hard_p).threshold,
+        "drawn": operating_point(seen_y, seen_p).threshold,
     }
     row = {
         "variant": name,

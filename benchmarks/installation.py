@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,22 @@ from typing import Any
 from packaging.requirements import Requirement
 from table import ROOT
 
+from medimg_edge.machine import memory, this_machine
+
 DEVICE = "medimg-edge"
 PEERS = ("ai-edge-litert", "openvino", "tensorflow", "mediapipe")
-FEATURES = (
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),  # x86-64
-    *("asimd", "asimddp", "i8mm", "sve"),  # aarch64
-)
 
 
 def facts() -> dict[str, Any]:
     """The processor, its cores and what it can do, memory, system, versions."""
-    described = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^(?:model name|Model)\s*: (.*)$", described, re.M)
-    can = re.search(r"^(?:flags|Features)\s*: (.*)$", described, re.M)
+    here, held = this_machine(), memory()
     known = (*required(), *PEERS)
     return {
-        "processor": model[1] if model else platform.machine(),
-        "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "features": [each for each in FEATURES if can and each in can[1].split()],
-        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "processor": here.cpu,
+        "architecture": here.architecture,
+        "cores": here.cores,
+        "features": here.features,
+        "memory": held.total,
         "load": os.getloadavg()[0],
         "system": f"{platform.system()}, {' '.join(platform.libc_ver())}",
         "python": platform.python_version(),

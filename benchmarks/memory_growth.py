@@ -11,11 +11,12 @@ Linux only. Ten thousand images take two minutes with the shipped bundle on two 
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from processes import resident
 
 from medimg_edge.models import DEFAULT
 from medimg_edge.reader import find_images
@@ -64,18 +65,10 @@ def follow(words: list[str], count: int) -> dict[int, float]:
     found, at = {}, 0
     for at, _ in enumerate(run.stdout, start=1):
         if at in wanted:
-            found[at] = resident(run.pid)
+            found[at] = resident(run.pid) / 2**20
     if run.wait() or at != count:
         raise SystemExit(f"{at} of {count} were answered; exit {run.returncode}")
     return found
-
-
-def resident(process: int) -> float:
-    """VmRSS, in MB."""
-    status = Path("/proc", str(process), "status").read_text()
-    match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert match is not None
-    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from medimg_edge.bundle import Bundle
 from medimg_edge.reader import find_images
 from medimg_edge.site_profile import logit
 from medimg_export import recipe as recipes
+from medimg_export.augment import as_jpeg
 from medimg_export.prepared import Prepared, prepare
 
 ORIGINALS, COPY = "kermany-cxr-fullres-sample", "kermany-cxr-224"
@@ -77,9 +78,7 @@ def _detail(pixels: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
 
 def compressed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Once more a JPEG, as the copy is one."""
-    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    return np.asarray(decoded, np.uint8).reshape(pixels.shape)
+    return as_jpeg(pixels, QUALITY)
 
 
 def smoothed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from medimg_edge.cgroups import settings
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -28,31 +30,8 @@ def _quotas(root: Path) -> Iterator[float]:
     Linux, Documentation/admin-guide/cgroup-v2.rst (``cpu.max``) and scheduler/sched-bwc.rst
     (``cpu.cfs_quota_us``): microseconds that may be used in each period, of all cores together.
     """
+    version1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     mount = root / "sys" / "fs" / "cgroup"
-    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            for folder in _holders(mount, path):
-                yield from _quota(_text(folder / "cpu.max").split())
-        elif "cpu" in controllers.split(","):
-            for folder in _holders(mount / "cpu", path):
-                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-                yield from _quota([_text(folder / name).strip() for name in names])
-
-
-def _holders(mount: Path, path: str) -> Iterator[Path]:
-    """A cgroup and those around it; in a container the mount itself may be the inmost."""
-    inside = PurePosixPath(path.lstrip("/"))
-    return (mount / each for each in (inside, *inside.parents) if ".." not in each.parts)
-
-
-def _quota(words: list[str]) -> Iterator[float]:
-    if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
-        yield int(words[0]) / int(words[1])  # else "max" or -1: no limit
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    for words in settings("cpu", version1, "cpu.max", root / "proc", mount):
+        if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
+            yield int(words[0]) / int(words[1])  # else "max" or -1: no limit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from medimg_edge.cgroups import settings, text
 from medimg_edge.cores import usable_cores
 
 PROC = Path("/proc")
@@ -64,7 +65,7 @@ class Memory:
 
 def memory() -> Memory:
     """What there is, what is free, and how much of it this process may take."""
-    told = dict(re.findall(r"^(\w+):\s+(\d+) kB", _text(PROC / "meminfo"), re.MULTILINE))
+    told = dict(re.findall(r"^(\w+):\s+(\d+) kB", text(PROC / "meminfo"), re.MULTILINE))
     sizes = {name: int(value) * 1024 for name, value in told.items()}
     return Memory(sizes.get("MemTotal"), sizes.get("MemAvailable"), _memory_limit())
 
@@ -74,13 +75,13 @@ def peak_memory() -> int | None:
 
     VmHWM, because getrusage also counts what the process was forked from.
     """
-    found = re.search(r"^VmHWM:\s+(\d+) kB", _text(PROC / "self" / "status"), re.MULTILINE)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", text(PROC / "self" / "status"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
 def _cpuinfo() -> dict[str, str]:
     """The first processor's lines."""
-    lines = _text(PROC / "cpuinfo").split("\n\n")[0].splitlines()
+    lines = text(PROC / "cpuinfo").split("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -89,7 +90,7 @@ def _cpu(told: dict[str, str]) -> str:
     """The model; Arm has numbers for it, and the board's name says more."""
     if "model name" in told:
         return told["model name"]
-    board = _text(PROC / "device-tree" / "model").strip("\0\n ")
+    board = text(PROC / "device-tree" / "model").strip("\0\n ")
     numbers = [
         f"{name} {told[key]}"
         for name, key in (("implementer", "CPU implementer"), ("part", "CPU part"))
@@ -99,26 +100,12 @@ def _cpu(told: dict[str, str]) -> str:
 
 
 def _memory_limit() -> int | None:
-    """The smallest limit of the cgroups that hold this process, of version 1 or 2."""
-    limits = []
-    for line in _text(PROC / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, name = CGROUP, "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = CGROUP / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        inside = Path(path.lstrip("/"))
-        for folder in (inside, *inside.parents):  # in a container the path may not be there
-            text = _text(root / folder / name).strip()
-            if text.isdigit() and int(text) < NO_LIMIT:
-                limits.append(int(text))
-    return min(limits, default=None)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+    """The smallest limit of the cgroups that hold this process."""
+    files = (("memory.limit_in_bytes",), "memory.max")
+    sizes = (
+        int(word)
+        for words in settings("memory", *files, PROC, CGROUP)
+        for word in words
+        if word.isdigit()
+    )
+    return min((size for size in sizes if size < NO_LIMIT), default=None)

@@ -71,8 +71,12 @@ def _as_filed(
         grain = cv2.GaussianBlur(grain, (0, 0), generator.uniform(0.01, GRAIN))
         changed = np.clip(np.rint(changed + grain.reshape(changed.shape)), 0, 255).astype(np.uint8)
     if spec.jpeg and jpeg > 0:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, round(np.interp(jpeg, (0, 1), QUALITIES))]
-        changed = np.asarray(
-            cv2.imdecode(cv2.imencode(".jpg", changed, quality)[1], cv2.IMREAD_UNCHANGED)
-        )
+        changed = as_jpeg(changed, round(np.interp(jpeg, (0, 1), QUALITIES)))
     return changed.astype(np.uint8, copy=False).reshape(pixels.shape)
+
+
+def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Write an image as a JPEG file of a quality in [0, 100], and read it: uint8, its own shape."""
+    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)
+    return decoded.reshape(pixels.shape)

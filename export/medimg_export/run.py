@@ -35,7 +35,7 @@ from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import RECORD, Recipe
 from medimg_export.report import Example, pick_examples, write_report
-from medimg_export.train import logits_of, probabilities, train, validate
+from medimg_export.train import logits_of, probabilities, train, with_draws
 
 MODEL = "model.keras"
 PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headless")
@@ -116,10 +116,7 @@ def make_run(
     y, groups = prepared.y[rows], prepared.groups(rows)
     draws = prepared.recipe.training.validation_draws
     logits = logits_of(trained.model, prepared, rows, progress)
-    seen_y, seen = y, logits
-    if draws:
-        drawn_y, drawn = validate(prepared, trained.model, progress)
-        seen_y, seen = np.concatenate([y, drawn_y]), np.concatenate([logits, drawn])
+    seen_y, seen = with_draws(prepared, trained.model, logits, progress)
     temperature = fit_temperature(task, seen, seen_y)
     decision = operating_points(prepared, seen_y, probabilities(task, seen, temperature))
     p = probabilities(task, logits, temperature)

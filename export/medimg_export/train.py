@@ -187,6 +187,23 @@ def validate(
     return np.concatenate([prepared.y[rows]] * draws), np.concatenate(logits)
 
 
+def with_draws(
+    prepared: Prepared,
+    model: keras.Model,
+    logits: NDArray[np.float32],
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What temperature and points are chosen by: y and logits of the validation images and draws.
+
+    logits: of the images as they are, (N, C); first in what is returned, then ``validate``'s.
+    """
+    y = prepared.y[prepared.splits.val]
+    if not prepared.recipe.training.validation_draws:
+        return y, logits
+    drawn_y, drawn = validate(prepared, model, progress)
+    return np.concatenate([y, drawn_y]), np.concatenate([logits, drawn])
+
+
 def validation_auc(
     prepared: Prepared, model: keras.Model, progress: Progress | None = None
 ) -> float:

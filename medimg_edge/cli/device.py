@@ -64,8 +64,8 @@ def verify(
         )
     manifest = opened.manifest
     if len(manifest.golden) < ENOUGH_CASES:
-        output.note(
-            f"warning: the golden set has {len(manifest.golden)} cases, fewer than {ENOUGH_CASES}: "
+        output.warn(
+            f"the golden set has {len(manifest.golden)} cases, fewer than {ENOUGH_CASES}: "
             "a small difference may go unseen. An export by this release writes more."
         )
     typer.echo(f"{manifest.name} {manifest.version} gives the same answers here as in training.")

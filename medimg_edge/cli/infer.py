@@ -130,7 +130,6 @@ def infer(
     from medimg_edge.classifier import Classifier
     from medimg_edge.cli import answers
     from medimg_edge.inputs import base_of
-    from medimg_edge.watch import Watch
 
     opened = Bundle.open(bundle or DEFAULT)
     classifier = Classifier(
@@ -148,7 +147,7 @@ def infer(
     if heatmap is not None:
         heatmaps = answers.Heatmaps(heatmap, base_of([from_list] if from_list else paths))
         heatmaps.require_of(classifier)
-    watched = Watch(paths) if watch else None
+    watched = _watched(paths) if watch else None
     find = _finder(watched, from_list, paths, part, heatmaps)
     with _results(classifier, shape, out, resume) as results:
         answered = answers.answer(
@@ -214,6 +213,12 @@ def _write(records: "Iterable[Record]", results: _Results, total: int) -> int:
         return INTERRUPTED
     output.clear()
     return 1 if failures else 0
+
+
+def _watched(folders: list[Path]) -> "Watch":
+    from medimg_edge.watch import Watch
+
+    return Watch(folders)
 
 
 def _finder(

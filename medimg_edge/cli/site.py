@@ -101,7 +101,7 @@ def calibrate(
     for line in _explained(fitted):
         typer.echo(line)
     for warning in fitted.warnings:
-        output.note(f"warning: {warning}")
+        output.warn(warning)
     typer.echo(f"{path} holds the profile {fitted.profile.hash[:16]}.")
 
 

@@ -21,6 +21,7 @@ from medimg_edge.bundle import Bundle
 from medimg_edge.cores import usable_cores
 from medimg_edge.device_profile import DeviceProfile, Pace, Setting, write
 from medimg_edge.errors import ExtraMissing, ModelLoad
+from tests.device.control_c import hear_control_c
 
 
 @pytest.fixture
@@ -160,8 +161,3 @@ def test_control_c(frozen, words):
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: all processes of the group
     out, err = run.communicate(timeout=10)
     assert (run.returncode, out, err) == (130, b"", b"")
-
-
-def hear_control_c() -> None:
-    """Also where the tests run in the background, whose processes are deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

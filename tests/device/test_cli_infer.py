@@ -16,6 +16,8 @@ from threading import Thread
 
 import pytest
 
+from tests.device.control_c import hear_control_c
+
 GOLDEN = ("01-gray8.png", "04-wide.png", "06-smaller.png")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and names")
 
@@ -43,11 +45,6 @@ def started(frozen):
         return subprocess.Popen(list(map(str, words)), **usual | options)
 
     return start
-
-
-def hear_control_c() -> None:
-    """Also where the tests run in the background, whose processes are deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answers(text: str, form: str = "jsonl") -> list[dict]:

@@ -37,8 +37,10 @@ def test_a_process_that_fails_is_no_measurement(yardstick):
 
 
 def test_growth_is_seen():
-    """Measured from a small process, too."""
-    grows = "held = []\nfor i in range(1000): held.append(bytes(40_000)); print(i, flush=True)"
+    """Measured from a small process, too; the lines are long, for a pipe holds a thousand short."""
+    grows = (
+        "held = []\nfor i in range(1000): held.append(bytes(40_000)); print('.' * 4000, flush=True)"
+    )
     program = (
         "from processes import growth, python\n"
         f"grown = growth(python('-c', {grows!r}), 500)\n"
