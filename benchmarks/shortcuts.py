@@ -186,14 +186,17 @@ def _print_originals(classifier: Classifier, data: Path) -> None:
     }
     print("| | ill called so | healthy called so | mean logit, ill | mean logit, healthy |")
     print("| --- | --- | --- | --- | --- |")
+    decided = {}
     for what, pixels in seen.items():
         p = np.array([classifier.run(each[None])["probability"][0, 0] for each in pixels])
-        called = p >= point.threshold
+        called = decided[what] = p >= point.threshold
         print(
             f"| {what} | {called[ill].sum()} of {ill.sum()} | "
             f"{(~called[~ill]).sum()} of {(~ill).sum()} | {logit(p[ill]).mean():.2f} | "
             f"{logit(p[~ill]).mean():.2f} |"
         )
+    same = decided["originals"] == decided["their copies"]
+    print(f"{same.sum()} of {len(same)} originals are decided as their copies")
 
 
 def _as_is(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
