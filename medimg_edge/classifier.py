@@ -136,8 +136,9 @@ class Classifier:
         Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input.
         """
         started = time.perf_counter()
-        image = source if isinstance(source, Image) else read_image(source)
-        pixels = preprocess(image, self.manifest.preprocessing)
+        spec = self.manifest.preprocessing
+        image = source if isinstance(source, Image) else read_image(source, needed=spec.needed)
+        pixels = preprocess(image, spec)
         outputs = self.run(pixels[None])
         findings = self._findings(outputs["probability"][0])
         answered = self._answered(findings)

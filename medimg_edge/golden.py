@@ -90,7 +90,7 @@ def _pixels(bundle: Bundle, case: GoldenCase) -> NDArray[np.uint8]:
     encoded = bundle.read(case.input)
     expected = np.frombuffer(bundle.read(case.pixels), np.uint8)
     try:
-        found = preprocess(read_image(encoded), spec)
+        found = preprocess(read_image(encoded, needed=spec.needed), spec)
     except MedimgEdgeError as error:
         raise GoldenMismatch(f"{case.input} cannot be read here: {error}") from error
     if found.size != expected.size:

@@ -63,6 +63,8 @@ class Preprocessing(Struct, frozen=True):
     color: Literal["gray", "rgb"] = "gray"
     intensity: Display | Windows | Percentile = Display()
     geometry: Literal["stretch", "letterbox", "center-crop"] = "stretch"
+    decode: Literal["scaled"] | msgspec.UnsetType = msgspec.UNSET
+    """Absent: whole. Scaled: of a large JPEG no more than is needed; see ``raster.jpeg``."""
     revision: int = PREPROCESSING_REVISION
 
     @property
@@ -76,6 +78,13 @@ class Preprocessing(Struct, frozen=True):
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image's tensor."""
         return self.height, self.width, self.channels
+
+    @property
+    def needed(self) -> tuple[int, int, int] | None:
+        """(H, W, C) of what is needed of a large JPEG; None: all of it."""
+        if self.decode is msgspec.UNSET:
+            return None
+        return self.height, self.width, 3 if self.color == "rgb" else 1
 
 
 class Input(Struct, frozen=True):

@@ -33,6 +33,7 @@ def read_image(
     *,
     photometric: Photometric | None = None,
     value_range: tuple[float, float] | None = None,
+    needed: tuple[int, int, int] | None = None,
 ) -> Image:
     """Read one image; what it is, its bytes say, never its name.
 
@@ -42,6 +43,8 @@ def read_image(
         value is white) or RGB (the default for three).
     value_range: of an array: the values shown black and white. By default the whole range of
         uint8 and uint16; int16 and float32 must say it.
+    needed: ``Preprocessing.needed``: what a JPEG may be reduced to while it is decoded; see
+        ``raster.jpeg``.
 
     Raises the subclasses of InputError, and nothing else.
     """
@@ -53,7 +56,7 @@ def read_image(
             "out, or decode the file and give the array."
         )
     data = bytes(source) if isinstance(source, bytes | bytearray) else _read_file(source)
-    return read_dicom(data) if is_dicom(data) else read_raster(data)
+    return read_dicom(data) if is_dicom(data) else read_raster(data, needed)
 
 
 def find_images(folder: str | PathLike[str]) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medimg_edge.errors import DataInvalid, DataMissing
 from medimg_edge.image import Image
-from medimg_edge.manifest import Task
+from medimg_edge.manifest import Preprocessing, Task
 from medimg_edge.reader import read_image
 from medimg_edge.record import printable
 from medimg_export.class_folders import list_class_folders
@@ -43,11 +43,11 @@ class Sample:
     split: Split | None = None
     group: str | None = None
 
-    def read(self) -> Image:
-        """Decode it, as the device does. Raises InputError."""
+    def read(self, spec: Preprocessing) -> Image:
+        """Decode it, as the device does for this preprocessing. Raises InputError."""
         if isinstance(self.source, ArrayRow):
             return read_image(self.source.pixels())
-        return read_image(self.source)
+        return read_image(self.source, needed=spec.needed)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from medimg_export import phantoms
 from medimg_export.evaluate import evaluate
 from medimg_export.export import export
 from medimg_export.prepared import Progress, prepare
-from medimg_export.recipe import Recipe, override
+from medimg_export.recipe import DEFAULT, override
 from medimg_export.run import make_run
 from medimg_export.trained_model import trained_model
 
@@ -25,7 +25,7 @@ EPOCHS = 18
 SHOWN = 4
 
 RECIPE = override(
-    Recipe(),
+    DEFAULT,
     card={
         "name": "phantom-opacity",
         "intended_use": "A demonstration on synthetic radiographs. Never for patients.",

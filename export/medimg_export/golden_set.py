@@ -65,6 +65,13 @@ FORMS = (
 )
 
 
+SCALED = {
+    "wide": Form("wide-quarter", 4.1, 4.9, "jpg"),
+    "larger": Form("larger-half", 2.05, 2.05, "jpg", rgb=True),
+}
+"""In their places where large JPEGs are decoded smaller."""
+
+
 @dataclass(frozen=True, eq=False)
 class Golden:
     """One case: its files' names, the encoded input, and the tensor that must come of it."""
@@ -114,7 +121,7 @@ def golden_set(spec: Preprocessing, answer: Answer) -> list[Golden]:
 def _forms(spec: Preprocessing) -> list[Form]:
     """A PNG holds no Hounsfield units: with fixed windows every case is a DICOM file."""
     if not isinstance(spec.intensity, Windows):
-        return list(FORMS)
+        return [SCALED.get(form.name, form) if spec.needed else form for form in FORMS]
     return [replace(form, suffix="dcm", bits=max(12, form.bits), rgb=False) for form in FORMS]
 
 
@@ -173,18 +180,18 @@ def _golden(number: int, form: Form, scene: Scene, spec: Preprocessing) -> Golde
     columns = max(MIN_SIDE, round(form.columns * spec.width))
     shown = cv2.resize(scene, (columns, rows), interpolation=cv2.INTER_AREA)
     stored = np.rint(np.clip(shown, 0, 1) * 65535).astype(np.uint16)
-    encoded = _dicom(stored, form, spec) if form.suffix == "dcm" else _png(stored, form)
+    encoded = _dicom(stored, form, spec) if form.suffix == "dcm" else _raster(stored, form)
     stem = f"golden/{number:02}-{form.name}"
-    tensor = preprocess(read_image(encoded), spec)
+    tensor = preprocess(read_image(encoded, needed=spec.needed), spec)
     return Golden(f"{stem}.{form.suffix}", f"{stem}.pixels", encoded, tensor)
 
 
-def _png(stored: NDArray[np.uint16], form: Form) -> bytes:
+def _raster(stored: NDArray[np.uint16], form: Form) -> bytes:
     values = stored if form.bits == 16 else (stored >> 8).astype(np.uint8)
     if form.rgb:  # tinted, so that a swapped channel order is seen
         tint = np.array([0.8, 0.95, 1.0])  # blue, green, red
         values = np.rint(values[..., None] * tint).astype(values.dtype)
-    return cv2.imencode(".png", values)[1].tobytes()
+    return cv2.imencode(f".{form.suffix}", values)[1].tobytes()
 
 
 def _dicom(stored: NDArray[np.uint16], form: Form, spec: Preprocessing) -> bytes:

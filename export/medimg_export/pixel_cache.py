@@ -271,7 +271,7 @@ def _pixels(
     """Rows and columns of the original, and (H, W, C); or why there are none."""
     sample = candidate.sample
     try:
-        image = sample.read()
+        image = sample.read(preprocessing)
         outcome = image.size, preprocess(image, preprocessing)
     except (InputError, Rejected) as error:
         outcome = error

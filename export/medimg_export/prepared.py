@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -111,6 +112,7 @@ def preprocessing_of(recipe: Recipe) -> Preprocessing:
         color=pixels.color,
         intensity=pixels.intensity,
         geometry=pixels.geometry,
+        decode="scaled" if pixels.decode == "scaled" else msgspec.UNSET,
     )
 
 

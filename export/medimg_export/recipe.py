@@ -52,6 +52,8 @@ class Pixels(Struct, frozen=True):
     color: Literal["gray", "rgb"] = "gray"
     intensity: Display | Windows | Percentile = Display()
     geometry: Literal["stretch", "letterbox", "center-crop"] = "stretch"
+    decode: Literal["full", "scaled"] = "full"
+    """Scaled: of a JPEG at least twice as large as the input, only what is needed is decoded."""
 
 
 class Augmentation(Struct, frozen=True):
@@ -149,6 +151,10 @@ class Recipe(Struct, frozen=True):
     training: Training = Training()
     decision: Decision = Decision()
     model: Foreign = Foreign()
+
+
+DEFAULT = Recipe(pixels=Pixels(decode="scaled"))
+"""What ``train`` does unasked; a model that was trained elsewhere has not seen scaled JPEGs."""
 
 
 def load(name: str | os.PathLike[str]) -> Recipe:

@@ -10,6 +10,7 @@ from medimg_edge.cli import output
 
 if TYPE_CHECKING:
     from medimg_edge.bundle import Bundle
+    from medimg_edge.manifest import Preprocessing
 
 
 class Document(StrEnum):
@@ -88,7 +89,7 @@ def info(
         ("name", f"{manifest.name} {manifest.version}"),
         ("intended use", manifest.intended_use),
         ("task", f"{manifest.task}: {', '.join(manifest.labels)}"),
-        ("input", f"{spec.width} x {spec.height} pixels, {spec.color}, {spec.geometry}"),
+        ("input", _input(spec)),
         ("default artifact", manifest.default_artifact),
         ("answers here", _answers_here(opened)),
         ("golden cases", str(len(manifest.golden))),
@@ -139,6 +140,11 @@ def _answers_here(bundle: "Bundle") -> str:
     except MedimgEdgeError as error:
         return f"nothing: {error}"
     return f"{setting} (chosen by the {by})"
+
+
+def _input(spec: "Preprocessing") -> str:
+    large = "" if spec.needed is None else ", large JPEGs decoded smaller"
+    return f"{spec.width} x {spec.height} pixels, {spec.color}, {spec.geometry}{large}"
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:

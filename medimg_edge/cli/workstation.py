@@ -448,7 +448,7 @@ def _counted(what: str) -> Callable[[int, int], None]:
 def _recipe(name: str | None, **options: dict[str, Any]) -> "Recipe":
     from medimg_export import recipe
 
-    return recipe.override(recipe.load(name) if name else recipe.Recipe(), **options)
+    return recipe.override(recipe.load(name) if name else recipe.DEFAULT, **options)
 
 
 def _say_data(facts: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ Not looked at: colour profiles, gamma, resolution. Alpha is dropped.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from medimg_edge.errors import InputEmpty, InputError, NotAnImage, Truncated
@@ -22,15 +24,11 @@ from medimg_edge.raster.orientation import turn
 
 __all__ = ["read_raster"]
 
-_FORMATS: tuple[tuple[tuple[bytes, ...], Source, Decoder], ...] = (
-    (png.SIGNATURES, "png", png.decode),
-    (jpeg.SIGNATURES, "jpeg", jpeg.decode),
-    (tiff.SIGNATURES, "tiff", tiff.decode),
-)
 
-
-def read_raster(data: bytes) -> Image:
+def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Image:
     """The bytes of a PNG, JPEG or TIFF file -> Image.
+
+    needed: (H, W, C) that a JPEG may be reduced to; see ``jpeg.decode``.
 
     Returns frames of shape (1, H, W, C), C 1 (grey) or 3 (RGB): uint8 with Range(0, 255), or
     uint16 with Range(0, 65535). Grey PNGs of 1, 2 and 4 bits are expanded to 8, palettes to RGB.
@@ -41,7 +39,12 @@ def read_raster(data: bytes) -> Image:
     """
     if not data:
         raise InputEmpty("The file is empty (0 bytes). Copy it again from its source.")
-    for signatures, source, decode in _FORMATS:
+    formats: tuple[tuple[tuple[bytes, ...], Source, Decoder], ...] = (
+        (png.SIGNATURES, "png", png.decode),
+        (jpeg.SIGNATURES, "jpeg", partial(jpeg.decode, needed=needed)),
+        (tiff.SIGNATURES, "tiff", tiff.decode),
+    )
+    for signatures, source, decode in formats:
         if data.startswith(signatures):
             return _image(data, source, decode)
     raise NotAnImage(

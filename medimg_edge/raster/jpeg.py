@@ -4,6 +4,9 @@ libjpeg fills what is missing with grey and only warns; simplejpeg's strict mode
 every warning. Most warnings are about bytes that are no part of the picture (a JFIF version,
 padding between segments), so the decoder is given a file that holds the picture alone.
 ITU-T T.81, annex B.
+
+Where less is needed than the file holds, less is made of it: of each block of 8 x 8 coefficients
+only the low ones become pixels (1/2, 1/4 or 1/8 of the rows and columns), and of YCbCr only Y.
 """
 
 from __future__ import annotations
@@ -50,11 +53,25 @@ class Frame(NamedTuple):
     """What SOFn declares: B.2.2."""
 
     progressive: bool
+    size: tuple[int, int]
     components: tuple[int, ...]
 
 
-def decode(data: bytes) -> Decoded:
-    """8-bit grey -> (H, W, 1); YCbCr or RGB -> RGB, (H, W, 3). CMYK and 12 bits are refused."""
+class Form(NamedTuple):
+    """What is made of a picture: its rows and columns, and RGB or GRAY."""
+
+    rows: int
+    columns: int
+    color: str
+
+
+def decode(data: bytes, needed: tuple[int, int, int] | None = None) -> Decoded:
+    """8-bit grey -> (H, W, 1); YCbCr or RGB -> RGB, (H, W, 3). CMYK and 12 bits are refused.
+
+    needed: (rows, columns, channels) as a viewer shows them. The picture is then decoded at the
+        smallest of 1/1, 1/2, 1/4 and 1/8 that has as many rows and columns, and for one channel to
+        grey, which of YCbCr is Y.
+    """
     kept: list[Segment] = []
     scans: list[Segment] = []
     frame: Frame | None = None
@@ -80,7 +97,19 @@ def decode(data: bytes) -> Decoded:
     if not frame:
         raise _damaged("has no frame header")
     _check_complete(frame, scans)
-    return Decoded(_pixels(kept, "RGB" if len(frame.components) == 3 else "GRAY"), orientation)
+    return Decoded(_pixels(kept, _form(frame, orientation, needed)), orientation)
+
+
+def _form(frame: Frame, orientation: int, needed: tuple[int, int, int] | None) -> Form:
+    rows, columns = frame.size
+    color = "RGB" if len(frame.components) == 3 else "GRAY"
+    if needed is None:
+        return Form(rows, columns, color)
+    height, width, channels = needed
+    if orientation >= 5:  # it will be turned by a quarter
+        height, width = width, height
+    parts = next(n for n in (8, 4, 2, 1) if n == 1 or (rows >= n * height and columns >= n * width))
+    return Form(-(-rows // parts), -(-columns // parts), "GRAY" if channels == 1 else color)
 
 
 def _segments(data: bytes) -> Iterator[Segment]:
@@ -128,7 +157,8 @@ def _frame(marker: int, body: bytes) -> Frame:
         )
     if height == 0:
         raise Unsupported("The JPEG does not say its height (DNL). Save it again.")
-    return Frame(marker == _PROGRESSIVE, tuple(body[6 : 6 + 3 * count : 3]))
+    components = tuple(body[6 : 6 + 3 * count : 3])
+    return Frame(marker == _PROGRESSIVE, (height, width), components)
 
 
 def _scan(segment: Segment, frame: Frame) -> Segment:
@@ -166,9 +196,9 @@ def _check_complete(frame: Frame, scans: list[Segment]) -> None:
         )
 
 
-def _pixels(segments: list[Segment], color: str) -> NDArray:
+def _pixels(segments: list[Segment], form: Form) -> NDArray:
     try:
-        return _strict(segments, color)
+        return _strict(segments, form)
     except ValueError as error:
         if "extraneous bytes before marker 0xd9" not in str(error):
             raise _damaged(f"cannot be decoded whole ({error})") from error
@@ -177,14 +207,16 @@ def _pixels(segments: list[Segment], color: str) -> NDArray:
     coded = last.coded.rstrip(_PADDING)
     coded += b"\0" if coded.endswith(b"\xff") else b""  # that zero was the byte stuffing
     try:
-        return _strict([*segments[:-1], last._replace(coded=coded)], color)
+        return _strict([*segments[:-1], last._replace(coded=coded)], form)
     except ValueError as error:
         raise _damaged(f"cannot be decoded whole ({error})") from error
 
 
-def _strict(segments: list[Segment], color: str) -> NDArray:
+def _strict(segments: list[Segment], form: Form) -> NDArray:
     parts = (b"\xff\xd8", *(segment.encode() for segment in segments), b"\xff\xd9")
-    return simplejpeg.decode_jpeg(b"".join(parts), color, strict=True)
+    return simplejpeg.decode_jpeg(
+        b"".join(parts), form.color, min_height=form.rows, min_width=form.columns, strict=True
+    )
 
 
 def _damaged(problem: str) -> Truncated:

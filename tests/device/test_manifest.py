@@ -49,7 +49,10 @@ def test_what_version_1_wrote_decodes_and_loses_nothing():
 
 
 def test_the_schema_is_what_version_1_published():
-    """Readers in other languages build on it: but for its words, a change here is a new schema."""
+    """Readers in other languages build on it: a change here is a new schema.
+
+    But for its words, and for a field that may be absent and then changes nothing.
+    """
     published = json.loads((DATA / "schema-manifest.json").read_text())
     assert json.loads(json.dumps(manifest.schema())) == published
 

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -114,6 +115,56 @@ def test_jpeg_equals_opencv(name):
 def test_jpeg_stored_as_rgb_keeps_its_colors():
     image = read_raster(jpeg(RGB, keep_rgb=True, quality=98))
     assert np.abs(image.frames[0].astype(int) - RGB).max() <= 4
+
+
+LARGE = smooth(233, 310)
+LARGE_RGB = smooth(233, 310, 3)
+REDUCED = {
+    1: (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR_RGB),
+    2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
+    4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
+    8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+@pytest.mark.parametrize("pixels", [LARGE, LARGE_RGB], ids=["grey", "colour"])
+@pytest.mark.parametrize(
+    ("needed", "parts"),
+    [((117, 155), 1), ((116, 155), 2), ((116, 30), 2), ((59, 77), 2), ((58, 77), 4), ((29, 38), 8)],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(needed, parts, channels, pixels, options):
+    data = jpeg(pixels, quality=90, **options)
+    grey, color = REDUCED[parts]
+    is_grey = channels == 1 or pixels.ndim == 2
+    expected: Any = cv2.imdecode(np.frombuffer(data, np.uint8), grey if is_grey else color)
+    found = read_raster(data, (*needed, channels)).frames[0]
+    assert found.shape[:2] == (-(-233 // parts), -(-310 // parts))
+    if is_grey:
+        assert np.array_equal(found[..., 0], expected)
+    else:
+        assert np.array_equal(found, expected[..., ::-1] if parts > 1 else expected)
+
+
+def test_what_is_needed_is_of_the_picture_as_it_is_shown():
+    turned = insert_jpeg_segment(jpeg(LARGE), 0xE1, b"Exif\0\0" + exif(6))
+    assert read_raster(turned, (155, 116, 1)).size == (155, 117)
+    assert read_raster(turned, (116, 155, 1)).size == (310, 233)
+
+
+def test_a_jpeg_stored_as_rgb_gives_its_luma():
+    data = jpeg(LARGE_RGB, keep_rgb=True, quality=98)
+    luma = cv2.cvtColor(read_raster(data).frames[0], cv2.COLOR_RGB2GRAY)
+    found = read_raster(data, (233, 310, 1)).frames[0, ..., 0]
+    assert np.abs(found.astype(int) - luma).max() <= 1
+
+
+@pytest.mark.parametrize("cut", [200, -40, -3])
+def test_a_cut_jpeg_is_refused_however_little_is_needed(cut):
+    data = jpeg(LARGE, quality=90)
+    with pytest.raises(Truncated):
+        read_raster(data[:cut] + END["jpeg"], (16, 16, 1))
 
 
 PALETTE = chunk(b"PLTE", bytes([255, 0, 0, 0, 255, 0, 0, 0, 255, 7, 8, 9]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medimg_edge.errors import DataInvalid, DataMissing, PositiveUnknown, TooFewImages
+from medimg_edge.manifest import Preprocessing
 from medimg_export.dataset import Dataset, open_dataset
 
 KERMANY_GROUPS = r"person\d+_(?:bacteria|virus)|(?:NORMAL2-)?IM-\d+"
@@ -221,7 +222,8 @@ def test_samples_read_and_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         again = pickle.loads(pickle.dumps(data))
         assert again == data
         for number, sample in enumerate(again.samples):
-            np.testing.assert_array_equal(sample.read().frames[0, :, :, 0], pictures[number])
+            image = sample.read(Preprocessing(20, 24))
+            np.testing.assert_array_equal(image.frames[0, :, :, 0], pictures[number])
 
 
 @pytest.mark.data

@@ -24,6 +24,7 @@ CT = Preprocessing(
     geometry="center-crop",
 )
 MR = Preprocessing(height=40, width=40, intensity=Percentile())
+SCALED = Preprocessing(height=40, width=40, decode="scaled")
 
 
 def brightness(threshold: float, slope: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -41,7 +42,11 @@ def sure_of(cases: list[Golden], answer: Callable[[np.ndarray], np.ndarray]) -> 
     return np.all((p < UNSURE[0]) | (p > UNSURE[1]), axis=1)
 
 
-@pytest.mark.parametrize("spec", [SPEC, RGB, CT, MR], ids=["gray", "rgb", "windows", "percentile"])
+@pytest.mark.parametrize(
+    "spec",
+    [SPEC, RGB, CT, MR, SCALED],
+    ids=["gray", "rgb", "windows", "percentile", "scaled"],
+)
 def test_each_input_gives_its_tensor_through_the_devices_code(spec: Preprocessing):
     answer = brightness(110, 0.05)
     cases = golden_set(spec, answer)
@@ -49,7 +54,9 @@ def test_each_input_gives_its_tensor_through_the_devices_code(spec: Preprocessin
     assert len({case.input for case in cases}) == CASES
     for case in cases:
         assert case.tensor.shape == spec.shape
-        assert np.array_equal(preprocess(read_image(case.encoded), spec), case.tensor)
+        assert np.array_equal(
+            preprocess(read_image(case.encoded, needed=spec.needed), spec), case.tensor
+        )
     assert (~sure_of(cases, answer)).sum() >= MIN_UNSURE
     assert len({case.tensor.tobytes() for case in cases}) > CASES / 2
 
@@ -68,6 +75,13 @@ def test_every_kind_of_file_and_shape_is_among_them():
     assert (sizes < 40).all(axis=1).any()
     assert (sizes > 80).all(axis=1).any()
     assert (sizes == 40).all(axis=1).any()
+
+
+def test_a_decoder_that_does_not_scale_is_seen():
+    cases = golden_set(SCALED, brightness(110, 0.05))
+    for name in ("wide-quarter.jpg", "larger-half.jpg"):
+        case = next(case for case in cases if case.input.endswith(name))
+        assert not np.array_equal(preprocess(read_image(case.encoded), SCALED), case.tensor)
 
 
 def test_colors_differ_so_that_swapped_channels_are_seen():

@@ -39,7 +39,7 @@ from medimg_edge.preprocess import preprocess
 
 def tensor(path, spec):
     try:
-        return preprocess(read_image(path), spec)
+        return preprocess(read_image(path, needed=spec.needed), spec)
     except UnitUnknown:
         return np.empty(0)
 
@@ -67,7 +67,7 @@ SPECS = [
     Preprocessing(40, 48, color, intensity, geometry)
     for color, intensity, geometry in product(("gray", "rgb"), INTENSITIES.values(), GEOMETRIES)
     if color == "gray" or not isinstance(intensity, Windows)
-]
+] + [Preprocessing(20, 24, color, Percentile(2, 98), decode="scaled") for color in ("gray", "rgb")]
 
 RANDOM = np.random.default_rng(0)
 
@@ -129,6 +129,7 @@ FILES = {
     "png-gray-alpha.png": pillow(picture(64, 50), "PNG", "LA"),
     "png-1-bit.png": pillow(picture(64, 50), "PNG", "1"),
     "jpeg-gray.jpg": pillow(picture(70, 60), "JPEG"),
+    "jpeg-large.jpg": pillow(picture(170, 103, 3), "JPEG"),
     "jpeg-rgb.jpg": pillow(picture(70, 61, 3), "JPEG", quality=80),
     "jpeg-turned.jpg": pillow(picture(50, 80, 3), "JPEG", exif=turned()),
     "jpeg-progressive.jpg": pillow(picture(80, 80, 3), "JPEG", progressive=True),

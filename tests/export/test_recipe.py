@@ -143,3 +143,9 @@ def test_what_another_release_stored_is_read_without_what_it_had_of_its_own():
 def test_the_shipped_bundles_recipe_is_read():
     stored = Bundle.open(DEFAULT).manifest.training["recipe"]
     assert recall(stored).card.name == DEFAULT
+
+
+def test_only_what_says_so_is_decoded_smaller():
+    """A model of another release, or trained elsewhere, has not seen scaled JPEGs."""
+    assert convert({}).pixels.decode == "full"
+    assert recipe.DEFAULT.pixels.decode == load("pneumonia-cxr").pixels.decode == "scaled"
