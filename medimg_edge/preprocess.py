@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
-from medimg_edge.image import Image, Range, Window
+from medimg_edge.image import Image, Range, Table, Window
 from medimg_edge.manifest import Percentile, Preprocessing, Windows
 
 MIN_SIDE = 16
@@ -99,15 +99,20 @@ def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
         return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
     if isinstance(intensity, Percentile):
         low, high = percentiles(values, intensity.low, intensity.high)
-        shown = Range(low, high if high > low else low + 1)
-        if values.dtype == np.uint8:
-            return cv2.LUT(values, shown.grey(np.arange(256, dtype=np.uint8)))
-        return shown.grey(values)
+        return _shown(values, Range(low, high if high > low else low + 1))
     if values.dtype == np.uint8 and image.voi == Range(0, 255):
         return values
     if values.dtype == np.uint16 and image.source != "dicom" and image.voi == Range(0, 65535):
-        return Range(intensity.low, intensity.high).grey(values)
-    return image.voi.grey(values)
+        return _shown(values, Range(intensity.low, intensity.high))
+    return _shown(values, image.voi)
+
+
+def _shown(values: NDArray, voi: Range | Window | Table) -> NDArray[np.float32]:
+    """Each grey level of integers is worked out once: to the bit what each pixel's would be."""
+    if values.dtype.kind == "f":
+        return voi.grey(values)
+    levels = voi.grey(np.arange(2 ** (8 * values.itemsize), dtype=values.dtype))
+    return np.asarray(cv2.LUT(values, levels), np.float32)
 
 
 def percentiles(values: NDArray, low: float, high: float) -> tuple[float, float]:

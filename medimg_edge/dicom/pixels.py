@@ -134,8 +134,11 @@ def _used_bits(values: NDArray, layout: Layout) -> NDArray:
     """Without what else lies in a cell (old overlays), the sign extended. PS3.5 section 8.1.1."""
     unused = layout.bits_allocated - layout.bits_stored
     above = layout.bits_allocated - 1 - layout.high_bit
-    if layout.signed:
-        values = values.view(np.int8 if layout.bits_allocated == 8 else np.int16)
+    if not layout.signed:
+        below = layout.high_bit + 1 - layout.bits_stored
+        shifted = values >> below if below else values
+        return shifted & 2**layout.bits_stored - 1 if unused else shifted
+    values = values.view(np.int8 if layout.bits_allocated == 8 else np.int16)
     return (values << above) >> unused if unused else values
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as extra
 
 from medimg_edge.errors import Blank, Rejected, TooSmall, UnitUnknown, Unsupported
-from medimg_edge.image import Image, Range
+from medimg_edge.image import Image, Range, Table, Window
 from medimg_edge.manifest import (
     PREPROCESSING_REVISION,
     Display,
@@ -437,3 +437,23 @@ def test_the_pixels_of_revision_1(name):
     """A change here is another pixel for a trained model: PREPROCESSING_REVISION must rise."""
     assert PREPROCESSING_REVISION == 1
     assert digest(name) == HASHES[name]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    "voi",
+    [
+        Range(3, 200.5),
+        Window(100, 50),
+        Window(100, 1),
+        Window(100, 50.5, "LINEAR_EXACT"),
+        Window(100, 50, "SIGMOID"),
+        Table(5, np.arange(0, 4096, 13, np.uint16), 12),
+    ],
+    ids=lambda voi: f"{type(voi).__name__} {getattr(voi, 'function', '')}",
+)
+def test_a_level_that_is_looked_up_is_that_of_each_pixel(voi, dtype):
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (40, 50), dtype)
+    shown = np.clip(np.rint(voi.grey(values)), 0, 255).astype(np.uint8)
+    image = Image(values[None, ..., None], voi, "dicom")
+    assert np.array_equal(preprocess(image, Preprocessing(40, 50))[..., 0], shown)
