@@ -86,10 +86,21 @@ class Yard:
         """The ONNX file of the floor: the one that medimg-edge answers with."""
         return str(self.bundle.path / self.artifact)
 
+    @property
+    def state(self) -> Path:
+        """Where ``tune`` leaves its choice."""
+        return self.folder / "state"
+
     def infer(self, *words: object) -> list[str]:
         """``infer`` with that artifact, and nothing of a site."""
         fixed = ("--bundle", self.bundle.path, "--artifact", self.artifact, "--profile", "none")
         return medimg_edge("--quiet", "infer", *words, *fixed)
+
+    def infer_as_tuned(self, *words: object) -> list[str]:
+        """``infer`` by what ``tune`` has chosen, where it has."""
+        fixed = ("--bundle", self.bundle.path, "--profile", "none")
+        state = f"MEDIMG_EDGE_STATE={self.state}"
+        return ["env", state, *medimg_edge("--quiet", "infer", *words, *fixed)]
 
     def many(self, kind: str, count: int) -> Path:
         """A folder of so many files of a kind, which are the few under many names."""
@@ -315,13 +326,12 @@ def _contestants(yard: Yard) -> dict[str, dict[str, Any]]:
 
 def tuned(yard: Yard) -> dict[str, Any] | None:
     """What ``medimg-edge tune`` chooses here for one image; None where there is no such command."""
-    state = yard.folder / "state"
-    environment = os.environ | {"MEDIMG_EDGE_STATE": str(state)}
+    environment = os.environ | {"MEDIMG_EDGE_STATE": str(yard.state)}
     words = medimg_edge("tune", yard.bundle.path)
     done = subprocess.run(words, capture_output=True, env=environment, check=False)
     if done.returncode:
         return None
-    (profile,) = (json.loads(each.read_text()) for each in state.glob("*.json"))
+    (profile,) = (json.loads(each.read_text()) for each in yard.state.glob("*.json"))
     names = ("artifact", "runtime")
     return {name: profile[name] for name in names} | {"threads": profile["single"]["threads"]}
 
@@ -332,9 +342,11 @@ def folders(yard: Yard) -> dict[str, Any]:
     for kind, count in (("JPEG", yard.size.folder), ("full JPEG", yard.size.full_folder)):
         folder = yard.many(kind, count)
         files = sorted(map(str, folder.iterdir()))
+        out = ("--out", yard.folder / "answers.jsonl")
         words = {
             "floor": yard.by_hand(*files),
-            "medimg-edge": yard.infer(folder, "--out", yard.folder / "answers.jsonl"),
+            "medimg-edge": yard.infer(folder, *out),
+            "medimg-edge as tuned": yard.infer_as_tuned(folder, *out),
         }
         found[kind] = {"images": count} | _costs(words, yard.size.folders)
     return found

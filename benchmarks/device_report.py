@@ -267,15 +267,17 @@ def _folders(folders: Found) -> str:
     rows = [
         (
             f"{each['images']:,} x {KINDS[kind]}",
-            f"{each['images'] / middle(each['floor'], 'wall'):.0f}",
-            f"{each['images'] / middle(each['medimg-edge'], 'wall'):.0f}",
-            f"{against(each, 'wall', 'floor', 'medimg-edge'):.2f}",
-            f"{against(each, 'cpu'):.2f}",
-            f"{middle(each['medimg-edge'], 'peak') / MB:.0f}",
+            name,
+            f"{each['images'] / middle(each[name], 'wall'):.0f}",
+            f"{against(each, 'wall', 'floor', name):.2f}",
+            f"{against(each, 'cpu', name):.2f}",
+            f"{middle(each[name], 'peak') / MB:.0f}",
         )
         for kind, each in folders.items()
+        for name in each
+        if name != "images"
     ]
-    return _table(("folder", "floor, images/s", "images/s", "rate", "CPU", "peak, MB"), rows)
+    return _table(("folder", "contestant", "images/s", "rate", "CPU", "peak, MB"), rows)
 
 
 def _sizes(sizes: dict[str, dict[str, int]]) -> str:

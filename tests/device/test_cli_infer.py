@@ -77,6 +77,20 @@ def test_threads_change_no_answer(archive, whole, frozen, called, threads):
     assert answers(done.stdout) == whole
 
 
+@posix
+def test_a_hundred_thousand_files(frozen, called, tmp_path):
+    """Of a thousandth of them: they are gone through, and no file of another part is opened."""
+    for folder in range(100):
+        (tmp_path / f"{folder:02}").mkdir()
+        for name in range(1000):
+            os.mknod(tmp_path / f"{folder:02}" / f"{name:03}.png")
+    done = called("infer", tmp_path, "-b", frozen, "--shard", "7/1000")
+    found = answers(done.stdout)
+    assert 50 < len(found) < 200
+    assert {each["code"] for each in found} == {"input-empty"}
+    assert [each["input"] for each in found] == sorted(each["input"] for each in found)
+
+
 # Going on
 
 

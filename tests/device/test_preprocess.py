@@ -448,7 +448,7 @@ def test_the_pixels_of_revision_1(name):
         Window(100, 1),
         Window(100, 50.5, "LINEAR_EXACT"),
         Window(100, 50, "SIGMOID"),
-        Table(5, np.arange(0, 4096, 13, np.uint16), 12),
+        Table(5, np.arange(0, 4096, 13, dtype=np.uint16), 12),
     ],
     ids=lambda voi: f"{type(voi).__name__} {getattr(voi, 'function', '')}",
 )
