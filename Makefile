@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 # A device without a network: what `make wheelhouse` collects, for which Python and which machine.
 DEVICE_PYTHON ?= 311
 DEVICE_PLATFORM ?= $(shell uname -m)
+DEVICE_EXTRAS ?= watch
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit wheel wheelhouse clean
@@ -43,7 +44,7 @@ wheelhouse: wheel  ## all that a device without a network needs, into wheelhouse
 	  --only-binary=:all: --python-version $(DEVICE_PYTHON) \
 	  --platform manylinux_2_28_$(DEVICE_PLATFORM) --platform manylinux_2_27_$(DEVICE_PLATFORM) \
 	  --platform manylinux_2_17_$(DEVICE_PLATFORM) --platform manylinux2014_$(DEVICE_PLATFORM) \
-	  dist/medimg_edge-*.whl
+	  "$$(ls -t dist/medimg_edge-*.whl | head -1)[$(DEVICE_EXTRAS)]"
 	@echo "On the device: pip install --no-index --find-links wheelhouse medimg-edge"
 
 clean:  ## remove what was built; runs/ and bundles stay

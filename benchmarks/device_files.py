@@ -16,8 +16,8 @@ import numpy as np
 from device_report import KINDS, SUFFIXES
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.preprocess import resize
 from medimg_edge.reader import find_images, read_image
+from medimg_edge.resize import resize
 
 FILES = 20
 

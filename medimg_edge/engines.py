@@ -408,11 +408,7 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
             kind = getattr(values, "dtype", type(values).__name__)
             raise ModelOutput(f"The output {name!r} is of {kind}; float32 is accepted.")
         shape = manifest.outputs[name].shape
-        fits = values.ndim == len(shape) and all(
-            wanted is None or wanted == got
-            for wanted, got in zip(shape[1:], values.shape[1:], strict=True)
-        )
-        if not fits or len(values) != count:
+        if values.shape != (count, *shape[1:]) and not _fits(values.shape, count, shape):
             raise ModelOutput(
                 f"The output {name!r} has shape {values.shape}; the manifest says {shape}."
             )
@@ -430,6 +426,13 @@ def _checked(outputs: Outputs, count: int, manifest: Manifest) -> Outputs:
                 "The model's head is not what the manifest says: export the bundle anew."
             )
     return outputs
+
+
+def _fits(found: tuple[int, ...], count: int, shape: tuple[int | None, ...]) -> bool:
+    """Whether an output has the shape that the manifest says, whose None is any size."""
+    return len(found) == len(shape) and all(
+        wanted in (None, got) for wanted, got in zip((count, *shape[1:]), found, strict=True)
+    )
 
 
 def _line(error: Exception) -> str:

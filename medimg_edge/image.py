@@ -23,7 +23,7 @@ class Range:
         grey = values.astype(np.float32)
         grey -= np.float32(self.low)
         grey *= np.float32(255.0 / (self.high - self.low))
-        return np.clip(grey, 0, 255, out=grey)
+        return grey.clip(0, 255, out=grey)
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Window:
                 self.width
             )
             return (255 / (1 + np.exp(-4 * exponent))).astype(np.float32)
-        if self.function == "LINEAR_EXACT":
-            return Range(self.center - self.width / 2, self.center + self.width / 2).grey(values)
-        half = (self.width - 1) / 2
-        center = self.center - 0.5
-        if half <= 0:  # a width of 1 is a threshold
+        exact = self.function == "LINEAR_EXACT"
+        center = self.center if exact else self.center - 0.5
+        half = (self.width if exact else self.width - 1) / 2
+        low, high = center - half, center + half
+        if low >= high:  # a width of 1, or one that is lost in a huge center, is a threshold
             return np.where(values > center, 255, 0).astype(np.float32)
-        return Range(center - half, center + half).grey(values)
+        return Range(low, high).grey(values)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Table:
         return self.entries[index].astype(np.float32) * np.float32(255 / (2**self.bits - 1))
 
 
+Voi = Range | Window | Table
+"""How a display turns values into grey."""
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One decoded image, before any of the model's preprocessing.
@@ -77,7 +81,7 @@ class Image:
     """
 
     frames: NDArray
-    voi: Range | Window | Table
+    voi: Voi
     source: Source
     inverted: bool = False
     spacing: tuple[float, float] | None = None

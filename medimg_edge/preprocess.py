@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
-from medimg_edge.image import Image, Range, Table, Window
-from medimg_edge.manifest import Percentile, Preprocessing, Windows
+from medimg_edge.image import Image, Range, Voi, Window
+from medimg_edge.manifest import Display, Percentile, Preprocessing, Windows
+from medimg_edge.resize import resize
 
 MIN_SIDE = 16
 """Rows or columns below this show nothing that a classifier could read."""
@@ -37,8 +38,7 @@ def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
         _check_unit(image)
     if spec.color == "gray" or isinstance(spec.intensity, Windows):
         values = _one_channel(values)
-    shown = _polarity(_grey(values, image, spec), image)
-    pixels = _round(_frame(shown, spec))
+    pixels = _round(_frame(_grey(values, image, spec), spec))
     if pixels.ndim == 2:
         pixels = pixels[..., None]
         if spec.channels > 1:
@@ -88,31 +88,52 @@ def _check_unit(image: Image) -> None:
 
 def _one_channel(values: NDArray) -> NDArray:
     """RGB -> luma by ITU-R BT.601 (.299, .587, .114), in the values' own dtype."""
-    return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY) if values.ndim == 3 else values
+    if values.ndim == 2:
+        return values
+    if values.dtype.kind == "f":  # OpenCV's differs from processor to processor
+        red, green, blue = (values[..., channel] for channel in range(3))
+        return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+    return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
 
 
 def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
     """Stored or rescaled values -> uint8, or float32 in [0, 255]; one channel per window."""
-    intensity = spec.intensity
-    if isinstance(intensity, Windows):
-        shown = [Window(each.center, each.width).grey(values) for each in intensity.windows]
+    if isinstance(spec.intensity, Windows):
+        windows = [Window(each.center, each.width) for each in spec.intensity.windows]
+        shown = [_shown(values, window, image, spec) for window in windows]
         return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+    voi = _voi(values, image, spec.intensity)
+    if values.dtype == np.uint8 and voi == Range(0, 255):
+        return _polarity(values, image)
+    return _shown(values, voi, image, spec)
+
+
+def _voi(values: NDArray, image: Image, intensity: Display | Percentile) -> Voi:
     if isinstance(intensity, Percentile):
         low, high = percentiles(values, intensity.low, intensity.high)
-        return _shown(values, Range(low, high if high > low else low + 1))
-    if values.dtype == np.uint8 and image.voi == Range(0, 255):
-        return values
+        return Range(low, high if high > low else low + 1)
     if values.dtype == np.uint16 and image.source != "dicom" and image.voi == Range(0, 65535):
-        return _shown(values, Range(intensity.low, intensity.high))
-    return _shown(values, image.voi)
+        return Range(intensity.low, intensity.high)
+    return image.voi
 
 
-def _shown(values: NDArray, voi: Range | Window | Table) -> NDArray[np.float32]:
-    """Each grey level of integers is worked out once: to the bit what each pixel's would be."""
+def _shown(values: NDArray, voi: Voi, image: Image, spec: Preprocessing) -> NDArray:
+    """Each grey level of integers is worked out once: to the bit what each pixel's would be.
+
+    Where nothing is resized they are rounded here, which is then the same.
+    """
     if values.dtype.kind == "f":
-        return voi.grey(values)
-    levels = voi.grey(np.arange(2 ** (8 * values.itemsize), dtype=values.dtype))
-    return np.asarray(cv2.LUT(values, levels), np.float32)
+        return _polarity(voi.grey(values), image)
+    every = np.arange(2 ** (8 * values.itemsize), dtype=values.dtype)
+    levels = _polarity(voi.grey(every), image)
+    if image.size == (spec.height, spec.width):
+        levels = _round(levels)
+    return cv2.LUT(values, levels)
+
+
+def _polarity(grey: NDArray, image: Image) -> NDArray:
+    """MONOCHROME1 shows its smallest value white: invert within [0, 255], never by the maximum."""
+    return 255 - grey if image.inverted else grey
 
 
 def percentiles(values: NDArray, low: float, high: float) -> tuple[float, float]:
@@ -150,11 +171,6 @@ def _between(low: int, high: int, part: float) -> float:
     return float(high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part)
 
 
-def _polarity(grey: NDArray, image: Image) -> NDArray:
-    """MONOCHROME1 shows its smallest value white: invert within [0, 255], never by the maximum."""
-    return 255 - grey if image.inverted else grey
-
-
 def _frame(grey: NDArray, spec: Preprocessing) -> NDArray:
     """(H, W[, C]) of any size -> (spec.height, spec.width[, C]), the dtype kept.
 
@@ -182,24 +198,9 @@ def _frame(grey: NDArray, spec: Preprocessing) -> NDArray:
     return framed
 
 
-def resize(values: NDArray, height: int, width: int) -> NDArray:
-    """Resize (H, W) or (H, W, C), keeping the dtype: each axis by its own direction.
-
-    ``INTER_AREA`` where the axis shrinks (no aliasing), ``INTER_LINEAR`` where it grows; the
-    shrinking axis goes first.
-    """
-    rows, columns = values.shape[:2]
-    shrunk = (min(columns, width), min(rows, height))
-    if shrunk != (columns, rows):
-        values = cv2.resize(values, shrunk, interpolation=cv2.INTER_AREA)
-    if shrunk != (width, height):
-        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    return values
-
-
 def _round(grey: NDArray) -> NDArray[np.uint8]:
     """float32 in [0, 255] -> uint8, halves to even (IEEE 754); uint8 as it is."""
     if grey.dtype == np.uint8:
         return grey
     np.rint(grey, out=grey)
-    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+    return grey.clip(0, 255, out=grey).astype(np.uint8)

@@ -31,22 +31,31 @@ _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _PICTURE = frozenset({_DQT, _DHT, _DRI, _APP14})
 _NEXT_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not stuffing, fill, TEM or restart
-_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _MAX_SCANS = 500  # a progressive file of thousands keeps a decoder busy for minutes
+_SEQUENTIAL = b"\x00\x3f\x00"
 _PADDING = b"\x00\r\n"
 
 
 class Segment(NamedTuple):
-    """A marker, its parameters, and for a scan the coded data behind them."""
+    """A marker and its parameters; as it stands in a file, behind a scan with the coded data."""
 
     marker: int
     body: bytes
-    coded: bytes = b""
+    encoded: bytes
 
-    def encode(self) -> bytes:
-        """As it stands in a file."""
-        size = struct.pack(">H", len(self.body) + 2)
-        return bytes((0xFF, self.marker)) + size + self.body + self.coded
+    @classmethod
+    def of(cls, marker: int, body: bytes, coded: bytes = b"") -> Segment:
+        """One that stands in no file."""
+        size = struct.pack(">H", len(body) + 2)
+        return cls(marker, body, bytes((0xFF, marker)) + size + body + coded)
+
+    @property
+    def coded(self) -> bytes:
+        """Of a scan."""
+        return self.encoded[4 + len(self.body) :]
+
+
+_JFIF = Segment.of(_APP0, b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0")
 
 
 class Frame(NamedTuple):
@@ -91,7 +100,7 @@ def decode(data: bytes, needed: tuple[int, int, int] | None = None) -> Decoded:
         elif marker in _PICTURE:
             kept.append(segment)
         elif marker == _APP0 and body.startswith(b"JFIF\0"):
-            kept.append(Segment(_APP0, _JFIF[4:]))  # it decides the colour space
+            kept.append(_JFIF)  # it decides the colour space
         elif marker == _APP1 and body.startswith(b"Exif\0\0") and orientation == 1:
             orientation = exif_orientation(body[6:])
     if not frame:
@@ -124,14 +133,12 @@ def _segments(data: bytes) -> Iterator[Segment]:
         if length < 2 or end > len(data):
             break
         position = end
-        coded = b""
         if marker == _SOS:
             following = _NEXT_MARKER.search(data, end)
             if not following:
                 break
             position = following.start()
-            coded = data[end:position]
-        yield Segment(marker, data[start + 2 : end], coded)
+        yield Segment(marker, data[start + 2 : end], data[match.start() : position])
     raise Truncated(
         f"The JPEG ends at byte {len(data):,} without its end marker: part of it is missing. "
         "Copy it again from its source."
@@ -168,7 +175,9 @@ def _scan(segment: Segment, frame: Frame) -> Segment:
         raise _damaged("has a scan header of the wrong length")
     if not set(_scanned(segment)) <= set(frame.components):
         raise _damaged("has a scan of a channel that its frame header does not name")
-    return segment if frame.progressive else segment._replace(body=body[:-3] + b"\x00\x3f\x00")
+    if frame.progressive or body.endswith(_SEQUENTIAL):
+        return segment
+    return Segment.of(_SOS, body[:-3] + _SEQUENTIAL, segment.coded)
 
 
 def _scanned(scan: Segment) -> tuple[int, ...]:
@@ -207,13 +216,13 @@ def _pixels(segments: list[Segment], form: Form) -> NDArray:
     coded = last.coded.rstrip(_PADDING)
     coded += b"\0" if coded.endswith(b"\xff") else b""  # that zero was the byte stuffing
     try:
-        return _strict([*segments[:-1], last._replace(coded=coded)], form)
+        return _strict([*segments[:-1], Segment.of(_SOS, last.body, coded)], form)
     except ValueError as error:
         raise _damaged(f"cannot be decoded whole ({error})") from error
 
 
 def _strict(segments: list[Segment], form: Form) -> NDArray:
-    parts = (b"\xff\xd8", *(segment.encode() for segment in segments), b"\xff\xd9")
+    parts = (b"\xff\xd8", *[segment.encoded for segment in segments], b"\xff\xd9")
     return simplejpeg.decode_jpeg(
         b"".join(parts), form.color, min_height=form.rows, min_width=form.columns, strict=True
     )

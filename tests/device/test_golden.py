@@ -96,11 +96,10 @@ def test_another_preprocessing(frozen, monkeypatch, called, stage, wrong):
     assert "error [bundle-golden]: golden/" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["AREA", "LINEAR"])
-def test_an_opencv_that_resizes_otherwise(frozen, monkeypatch, name):
-    monkeypatch.setattr(cv2, f"INTER_{name}", cv2.INTER_CUBIC)
-    with pytest.raises(GoldenMismatch, match="decoder or resizing"):
-        verify(Bundle.open(frozen))
+def test_an_opencv_that_resizes_otherwise_is_not_asked(frozen, monkeypatch):
+    """That of aarch64 does."""
+    monkeypatch.delattr(cv2, "resize")
+    assert {check.status for check in verify(Bundle.open(frozen))} <= {"ok", "not run"}
 
 
 @pytest.mark.parametrize(("shift", "status"), [(0.015, "ok"), (0.03, "warning"), (0.06, "failed")])

@@ -19,7 +19,7 @@ from medimg_edge.manifest import (
     Windows,
     WindowSetting,
 )
-from medimg_edge.preprocess import MIN_SIDE, percentiles, preprocess, resize
+from medimg_edge.preprocess import MIN_SIDE, percentiles, preprocess
 from medimg_edge.reader import read_image
 
 SIDE = 16
@@ -298,13 +298,6 @@ def test_extreme_sizes(geometry, size):
     assert found.shape == (24, 40, 1)
 
 
-def test_resize_keeps_dtype_and_returns_what_fits_as_it_is():
-    for dtype in (np.uint8, np.float32):
-        image = pattern(30, 20).astype(dtype)
-        assert resize(image, 30, 20) is image
-        assert resize(image, 15, 40).dtype == dtype
-
-
 # Refused
 
 
@@ -457,3 +450,9 @@ def test_a_level_that_is_looked_up_is_that_of_each_pixel(voi, dtype):
     shown = np.clip(np.rint(voi.grey(values)), 0, 255).astype(np.uint8)
     image = Image(values[None, ..., None], voi, "dicom")
     assert np.array_equal(preprocess(image, Preprocessing(40, 50))[..., 0], shown)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_a_width_that_is_lost_in_its_center_is_a_threshold(function):
+    values = np.array([[0.0, 1e18]], np.float32)
+    assert Window(1e17, 4, function).grey(values).tolist() == [[0, 255]]
