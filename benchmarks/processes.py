@@ -162,20 +162,22 @@ def resident(pid: int) -> int:
 
 
 def growth(words: Sequence[str], first: int) -> int:
-    """Bytes between the line ``first`` of what a process prints and the last one."""
+    """Bytes between the line ``first`` of what a process prints and the last hundred but one.
+
+    When the last are read it may have given back what it held.
+    """
     child = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
     )
     assert child.stdout is not None
-    before = after = 0
+    held: list[int] = []
     for at, _ in enumerate(child.stdout, start=1):
         if at >= first and at % 100 == 0:
             with contextlib.suppress(OSError, IndexError):  # it has just ended
-                after = resident(child.pid)
-                before = before or after
+                held.append(resident(child.pid))
     if child.wait():
         raise subprocess.CalledProcessError(child.returncode, words)
-    return after - before
+    return held[-2] - held[0]
 
 
 QUOTAS: dict[str, Callable[[int, float], dict[str, int]]] = {

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.device.control_c import hear_control_c
+
 UNIT = Path(__file__).parents[2] / "docs" / "hosts" / "medimg-edge-watch.service"
 PROGRAM = "/opt/medimg-edge/bin/medimg-edge"
 STATE = "/var/lib/medimg-edge"
@@ -71,7 +73,9 @@ def test_what_it_starts_answers_and_ends(tmp_path: Path, frozen: Path):
     program, *arguments = shlex.split(line.replace(STATE, str(tmp_path)))
     assert program == PROGRAM
     command = [sys.executable, "-m", "medimg_edge.cli", *arguments]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_control_c
+    )
     try:
         until = time.monotonic() + 60
         while not (answers.exists() and answers.read_text().endswith("\n")):
