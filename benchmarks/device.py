@@ -346,8 +346,9 @@ def folders(yard: Yard) -> dict[str, Any]:
         words = {
             "floor": yard.by_hand(*files),
             "medimg-edge": yard.infer(folder, *out),
-            "medimg-edge as tuned": yard.infer_as_tuned(folder, *out),
         }
+        if yard.state.exists():
+            words["medimg-edge as tuned"] = yard.infer_as_tuned(folder, *out)
         found[kind] = {"images": count} | _costs(words, yard.size.folders)
     return found
 

@@ -131,6 +131,7 @@ class Classifier:
     def predict(self, source: Source | Image, *, name: str | None = None) -> Prediction:
         """Answer one image: a path, encoded bytes, an array, or what ``read_image`` returned.
 
+        That has to have read it with ``needed=manifest.preprocessing.needed``.
         An array is uint8 over 0..255 or uint16 over 0..65535, grey or RGB; of any other,
         ``read_image(array, photometric=..., value_range=...)`` says what its values mean.
         Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from types import ModuleType
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from medimg_edge.manifest import Input, Manifest
 
 Format = Literal["onnx", "tflite"]
 Outputs = dict[str, NDArray[np.float32]]
+T = TypeVar("T")
 
 ROUNDING = 1e-6
 """How far above 1 a softmax may come in float32."""
@@ -185,10 +186,7 @@ class _LiteRtEngine:
         """Run one batch; see ``Engine``."""
         _check_shape("LiteRT", pixels, self._manifest)
         try:
-            runner = self._idle.pop()
-        except IndexError:
-            runner = self._make()
-        try:
+            runner = _idle_or(self._idle, self._make)
             outputs = runner(**{self._manifest.input.name: pixels})
         except Exception as error:
             raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
@@ -283,12 +281,9 @@ class _OpenVinoEngine:
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
         _check_shape("OpenVINO", pixels, self._manifest)
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._make()
         outputs: dict[str, list[NDArray]] = {name: [] for name in self._manifest.outputs}
         try:
+            request = _idle_or(self._idle, self._make)
             for each in pixels:
                 request.infer({self._manifest.input.name: each[None]})
                 for name, values in outputs.items():
@@ -306,6 +301,13 @@ RUNTIMES: dict[str, Runtime] = {
     "openvino": Runtime("onnx", "openvino", _openvino_version, _OpenVinoEngine),
 }
 """By the name that records give; the first of a format is its reference."""
+
+
+def _idle_or(idle: list[T], make: Callable[[], T]) -> T:
+    try:
+        return idle.pop()
+    except IndexError:
+        return make()
 
 
 def _refuse_external_data(model: bytes) -> None:

@@ -77,6 +77,7 @@ class Image:
     voi: how a display turns those values into grey.
     inverted: the smallest value is white (DICOM MONOCHROME1).
     spacing: millimetres between rows and between columns, where the header tells.
+    needed: what a JPEG was reduced to while it was decoded; see ``raster.jpeg``.
     modality, body_part, view: DICOM's own words, such as "DX", "CHEST", "PA".
     """
 
@@ -84,6 +85,7 @@ class Image:
     voi: Voi
     source: Source
     inverted: bool = False
+    needed: tuple[int, int, int] | None = None
     spacing: tuple[float, float] | None = None
     modality: str | None = None
     body_part: str | None = None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range, Voi, Window
-from medimg_edge.manifest import Display, Percentile, Preprocessing, Windows
+from medimg_edge.manifest import Percentile, Preprocessing, Windows
 from medimg_edge.resize import resize
 
 MIN_SIDE = 16
@@ -30,9 +30,15 @@ MIN_SIDE = 16
 def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
     """Image -> uint8, shape (H, W, C) = ``spec.shape``, C-contiguous.
 
-    Raises Unsupported (several frames), TooSmall, Blank, UnitUnknown (windows, and an image that is
-    not in their unit).
+    Raises Unsupported (several frames; a JPEG that was decoded for another ``spec.needed``),
+    TooSmall, Blank, UnitUnknown (windows, and an image that is not in their unit).
     """
+    if image.source == "jpeg" and image.needed != spec.needed:
+        raise Unsupported(
+            f"The JPEG was decoded for needed={image.needed}, and this model was trained with "
+            f"{spec.needed}, which gives other pixels. Give the file itself, or "
+            "read_image(file, needed=classifier.manifest.preprocessing.needed)."
+        )
     values = _single_frame(image)
     if isinstance(spec.intensity, Windows):
         _check_unit(image)
@@ -92,7 +98,10 @@ def _one_channel(values: NDArray) -> NDArray:
         return values
     if values.dtype.kind == "f":  # OpenCV's differs from processor to processor
         red, green, blue = (values[..., channel] for channel in range(3))
-        return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+        luma = green * np.float32(0.587)
+        for channel, weight in ((red, 0.299), (blue, 0.114)):  # rounded once in each step
+            luma = (channel * np.float64(np.float32(weight)) + luma).astype(np.float32)
+        return luma
     return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
 
 
@@ -102,19 +111,14 @@ def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
         windows = [Window(each.center, each.width) for each in spec.intensity.windows]
         shown = [_shown(values, window, image, spec) for window in windows]
         return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
-    voi = _voi(values, image, spec.intensity)
-    if values.dtype == np.uint8 and voi == Range(0, 255):
+    if isinstance(spec.intensity, Percentile):
+        low, high = percentiles(values, spec.intensity.low, spec.intensity.high)
+        return _shown(values, Range(low, high if high > low else low + 1), image, spec)
+    if values.dtype == np.uint8 and image.voi == Range(0, 255):
         return _polarity(values, image)
-    return _shown(values, voi, image, spec)
-
-
-def _voi(values: NDArray, image: Image, intensity: Display | Percentile) -> Voi:
-    if isinstance(intensity, Percentile):
-        low, high = percentiles(values, intensity.low, intensity.high)
-        return Range(low, high if high > low else low + 1)
     if values.dtype == np.uint16 and image.source != "dicom" and image.voi == Range(0, 65535):
-        return Range(intensity.low, intensity.high)
-    return image.voi
+        return _shown(values, Range(spec.intensity.low, spec.intensity.high), image, spec)
+    return _shown(values, image.voi, image, spec)
 
 
 def _shown(values: NDArray, voi: Voi, image: Image, spec: Preprocessing) -> NDArray:

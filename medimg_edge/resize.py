@@ -9,8 +9,6 @@ fixed point of 8 bits in HResizeLinear and VResizeLinear.
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -24,12 +22,24 @@ _NOTHING = 1e-3
 _ONE = np.float32(2048)
 """What a weight of 1 is where 8-bit values are interpolated: 11 bits."""
 
+_STRIP = 256
+"""Rows that are turned at a time: a copy of a whole radiograph is more than a small device has."""
+
 
 class Tap(NamedTuple):
     """For every place of an axis: a row that it is made of, and by which weight."""
 
     row: NDArray[np.intp]
     weight: NDArray[np.float32]
+
+
+class Neighbours(NamedTuple):
+    """For every place of an axis: the row before it and the one behind, and their weights."""
+
+    before: NDArray[np.intp]
+    behind: NDArray[np.intp]
+    near: NDArray[np.float32]
+    far: NDArray[np.float32]
 
 
 def resize(values: NDArray, height: int, width: int) -> NDArray:
@@ -48,18 +58,29 @@ def resize(values: NDArray, height: int, width: int) -> NDArray:
     return values
 
 
+def _along(weight: NDArray, values: NDArray) -> NDArray:
+    return weight.reshape(-1, *(1,) * (values.ndim - 1))
+
+
 # Where it shrinks
 
 
 def _shrink(values: NDArray, height: int, width: int) -> NDArray:
     rows, columns = values.shape[:2]
     if rows % height == 0 and columns % width == 0:
-        return _means(values, rows // height, columns // width)
-    across = _weighted(cv2.transpose(values), _areas(columns, width))
+        means = _means_of_levels if values.dtype == np.uint8 else _means
+        return means(values, rows // height, columns // width)
+    taps = _areas(columns, width)
+    across = np.empty((width, rows, *values.shape[2:]), np.float32)
+    for top in range(0, rows, _STRIP):
+        strip = cv2.transpose(values[top : top + _STRIP])
+        across[:, top : top + _STRIP] = _weighted(
+            strip.reshape(columns, -1, *values.shape[2:]), taps
+        )
     return _as(_weighted(cv2.transpose(across), _areas(rows, height)), values.dtype)
 
 
-def _weighted(values: NDArray, taps: tuple[Tap, ...]) -> NDArray[np.float32]:
+def _weighted(values: NDArray, taps: list[Tap]) -> NDArray[np.float32]:
     """(N, M[, C]) -> a weighted sum of its rows for each place, one tap after the other."""
     first, *others = taps
     total = values[first.row] * _along(first.weight, values)
@@ -68,47 +89,48 @@ def _weighted(values: NDArray, taps: tuple[Tap, ...]) -> NDArray[np.float32]:
     return total
 
 
-def _along(weight: NDArray, values: NDArray) -> NDArray:
-    return weight.reshape(-1, *(1,) * (values.ndim - 1))
-
-
-@lru_cache(maxsize=64)
-def _areas(size: int, places: int) -> tuple[Tap, ...]:
+def _areas(size: int, places: int) -> list[Tap]:
     """The rows that each place covers, whole or in part; a tap too many has the weight 0."""
     scale = size / places
-    of = []
-    for place in range(places):
-        start = place * scale
-        end = start + scale
-        covered = min(scale, size - start)
-        last = min(math.floor(end), size - 1)
-        first = min(math.ceil(start), last)
-        parts = [(row, 1 / covered) for row in range(first, last)]
-        if first - start > _NOTHING:
-            parts.insert(0, (first - 1, (first - start) / covered))
-        if end - last > _NOTHING:
-            parts.append((last, min(end - last, 1, covered) / covered))
-        of.append(parts)
-    most = max(map(len, of))
-    rows = np.zeros((most, places), np.intp)
-    weights = np.zeros((most, places), np.float32)
-    for place, parts in enumerate(of):
-        for at, (row, weight) in enumerate(parts):
-            rows[at, place], weights[at, place] = row, weight
-    return tuple(map(Tap, rows, weights))
+    start = np.arange(places) * scale
+    end = start + scale
+    covered = np.minimum(scale, size - start)
+    last = np.minimum(np.floor(end), size - 1)
+    first = np.minimum(np.ceil(start), last)
+    whole = last - first
+    head, tail = first - start > _NOTHING, end - last > _NOTHING
+    at_head = (first - start) / covered
+    at_tail = np.minimum(np.minimum(end - last, 1), covered) / covered
+    taps = []
+    for at in range(int((head + whole + tail).max())):
+        row = first + at - head
+        weight = np.where(row < last, 1 / covered, np.where((row == last) & tail, at_tail, 0))
+        weight = np.where(row < first, at_head, weight)
+        kept = np.minimum(row, last).astype(np.intp)
+        taps.append(Tap(kept, weight.astype(np.float32)))
+    return taps
 
 
-def _means(values: NDArray, down: int, across: int) -> NDArray:
-    """Of whole blocks, ``down`` times ``across``."""
-    parts = [values[top::down, left::across] for top, left in product(range(down), range(across))]
-    if values.dtype == np.uint8:
-        total = np.add.reduce([each.astype(np.uint32) for each in parts])
-        if (down, across) == (2, 2):
-            return ((total + 2) >> 2).astype(np.uint8)
-        return _as(total.astype(np.float32) * np.float32(1 / len(parts)), values.dtype)
+def _means_of_levels(values: NDArray[np.uint8], down: int, across: int) -> NDArray[np.uint8]:
+    """Of whole blocks, ``down`` times ``across``: sums of whole numbers, rounded once."""
+    rows = values[::down].astype(np.uint32)
+    for top in range(1, down):
+        rows += values[top::down]
+    total = rows[:, ::across].copy()
+    for left in range(1, across):
+        total += rows[:, left::across]
     if (down, across) == (2, 2):
-        return ((parts[0] + parts[1]) + (parts[2] + parts[3])) * np.float32(0.25)
-    total = np.zeros_like(parts[0])
+        return ((total + 2) >> 2).astype(np.uint8)
+    return _as(total.astype(np.float32) * np.float32(1 / (down * across)), values.dtype)
+
+
+def _means(values: NDArray[np.float32], down: int, across: int) -> NDArray[np.float32]:
+    """Of whole blocks: row by row, four values at a time."""
+    parts = [values[top::down, left::across] for top, left in product(range(down), range(across))]
+    share = np.float32(1 / len(parts))
+    if len(parts) == 4 and down == 2:
+        return _means_of_four(parts) * share
+    total = np.zeros(parts[0].shape, np.float32)
     for at in range(0, len(parts), 4):
         four = parts[at : at + 4]
         if len(four) == 4:
@@ -116,7 +138,19 @@ def _means(values: NDArray, down: int, across: int) -> NDArray:
         else:
             for each in four:
                 total += each
-    return total * np.float32(1 / len(parts))
+    return total * share
+
+
+def _means_of_four(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Sums of 2 x 2: where OpenCV has vectors of four values, both rows for themselves."""
+    a, b, c, d = parts
+    total = ((a + b) + c) + d
+    if total.ndim == 2:
+        whole = total.shape[1] // 4 * 4
+        total[:, :whole] = ((a + b) + (c + d))[:, :whole]
+    elif total.shape[2] == 4:
+        total = (a + b) + (c + d)
+    return total
 
 
 def _as(values: NDArray[np.float32], dtype: np.dtype) -> NDArray:
@@ -129,56 +163,57 @@ def _as(values: NDArray[np.float32], dtype: np.dtype) -> NDArray:
 # Where it grows
 
 
-def _grow(values: NDArray, height: int, width: int) -> NDArray:
-    """float32: a + (b - a) * weight, rounded once."""
-    across = _between(cv2.transpose(values), _neighbours(values.shape[1], width))
-    return _between(cv2.transpose(across), _neighbours(values.shape[0], height))
-
-
-class Neighbours(NamedTuple):
-    """For every place of an axis: the row before it, the one behind, and the weight of that."""
-
-    before: NDArray[np.intp]
-    behind: NDArray[np.intp]
-    weight: NDArray[np.float32]
-
-
-@lru_cache(maxsize=64)
-def _neighbours(size: int, places: int) -> Neighbours:
-    middle = (np.arange(places) + 0.5) * (size / places) - 0.5
-    before = np.floor(middle).astype(np.intp)
-    weight = (middle - before).astype(np.float32)
-    weight[(before < 0) | (before >= size - 1)] = 0
-    before = before.clip(0, size - 1)
-    return Neighbours(before, np.minimum(before + 1, size - 1), weight)
+def _grow(values: NDArray, height: int, width: int) -> NDArray[np.float32]:
+    """float32: a + (b - a) * weight, rounded once; of two channels a * near + b * far."""
+    rows, columns = values.shape[:2]
+    if values.shape[2:] == (2,):
+        across = _summed(cv2.transpose(values), _neighbours_float32(columns, width, True))
+        return _summed(cv2.transpose(across), _neighbours_float32(rows, height, False))
+    across = _between(cv2.transpose(values), _neighbours(columns, width))
+    return _between(cv2.transpose(across), _neighbours(rows, height))
 
 
 def _between(values: NDArray, rows: Neighbours) -> NDArray[np.float32]:
     before, behind = values[rows.before], values[rows.behind]
-    step = (behind - before).astype(np.float64) * _along(rows.weight, values)
+    step = (behind - before).astype(np.float64) * _along(rows.far, values)
     return (step + before).astype(np.float32)
 
 
-def _grow_levels(values: NDArray, height: int, width: int) -> NDArray:
+def _summed(values: NDArray, rows: Neighbours) -> NDArray[np.float32]:
+    near, far = (_along(each, values) for each in (rows.near, rows.far))
+    return values[rows.before] * near + values[rows.behind] * far
+
+
+def _grow_levels(values: NDArray, height: int, width: int) -> NDArray[np.uint8]:
     """uint8: in whole numbers, of which the lowest bits are dropped on the way."""
     rows, columns = values.shape[:2]
-    before, behind, near, far = _fixed(columns, width, True)
+    before, behind, near, far = _in_bits(_neighbours_float32(columns, width, True), values)
     turned = cv2.transpose(values)
-    summed = turned[before] * _along(near, values) + turned[behind] * _along(far, values)
-    across = np.asarray(cv2.transpose(summed), np.int32) >> 4
-    before, behind, near, far = _fixed(rows, height, False)
-    upper = across[before] * _along(near, values) >> 16
-    lower = across[behind] * _along(far, values) >> 16
+    across = np.asarray(cv2.transpose(turned[before] * near + turned[behind] * far), np.int32) >> 4
+    before, behind, near, far = _in_bits(_neighbours_float32(rows, height, False), values)
+    upper, lower = across[before] * near >> 16, across[behind] * far >> 16
     return ((upper + lower + 2) >> 2).clip(0, 255).astype(np.uint8)
 
 
-@lru_cache(maxsize=64)
-def _fixed(size: int, places: int, ends: bool) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Neighbours before and behind, and their weights; ``ends``: beyond an end there is the end."""
-    middle = ((np.arange(places) + 0.5) * (1 / (places / size)) - 0.5).astype(np.float32)
+def _in_bits(rows: Neighbours, values: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    near, far = (np.rint(each * _ONE).astype(np.int32) for each in (rows.near, rows.far))
+    return rows.before, rows.behind, _along(near, values), _along(far, values)
+
+
+def _neighbours(size: int, places: int) -> Neighbours:
+    return _at((np.arange(places) + 0.5) * (size / places) - 0.5, size, True)
+
+
+def _neighbours_float32(size: int, places: int, ends: bool) -> Neighbours:
+    middle = (np.arange(places) + 0.5) * (1 / (places / size)) - 0.5
+    return _at(middle.astype(np.float32), size, ends)
+
+
+def _at(middle: NDArray, size: int, ends: bool) -> Neighbours:
+    """``ends``: beyond the first and the last row there is nothing but that row."""
     before = np.floor(middle).astype(np.intp)
-    weight = (middle - before).astype(np.float32)
+    far = (middle - before).astype(np.float32)
     if ends:
-        weight[(before < 0) | (before >= size - 1)] = 0
-    near, far = (np.rint(each * _ONE).astype(np.int32) for each in (1 - weight, weight))
-    return before.clip(0, size - 1), (before + 1).clip(0, size - 1), near, far
+        far[(before < 0) | (before >= size - 1)] = 0
+    behind = (before + 1).clip(0, size - 1)
+    return Neighbours(before.clip(0, size - 1), behind, 1 - far, far)

@@ -57,7 +57,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     rows: how many images there are.
     refused: code and message by digest of the contents that have no row.
-    smallest, largest: rows and columns of the decoded originals, by area.
+    smallest, largest: rows and columns of the images as they were decoded, by area.
     """
 
     rows: int
@@ -81,7 +81,7 @@ class CachedPixels:
     pixels: uint8 (N, H, W, C), a read-only memory map; row i belongs to ``samples[i]``, whose
         encoded content has the sha256 ``digests[i]``.
     problems: what has no row, and why.
-    smallest, largest: rows and columns of the decoded originals, by area.
+    smallest, largest: rows and columns of the images as they were decoded, by area.
     """
 
     pixels: NDArray[np.uint8]

@@ -126,6 +126,7 @@ def _of_run(
 def _of_elsewhere(
     path: Path, recipe: Recipe, data: Path, progress: Progress | None
 ) -> TrainedModel:
+    recipe = recipes.override(recipe, pixels={"decode": "full"})  # as it saw its images
     spec = recipe.model
     model = load_model(path)
     prepared = prepare(data, _sized(recipe, model), progress, order=spec.outputs)

@@ -12,6 +12,7 @@ Not looked at: colour profiles, gamma, resolution. Alpha is dropped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -46,7 +47,8 @@ def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Imag
     )
     for signatures, source, decode in formats:
         if data.startswith(signatures):
-            return _image(data, source, decode)
+            image = _image(data, source, decode)
+            return replace(image, needed=needed) if source == "jpeg" else image
     raise NotAnImage(
         f"The content (it begins with {data[:8]!r}) is not PNG, JPEG, TIFF or DICOM, whatever its "
         "name says. Convert it to one of these."

@@ -21,6 +21,7 @@ from medimg_edge.manifest import (
 )
 from medimg_edge.preprocess import MIN_SIDE, percentiles, preprocess
 from medimg_edge.reader import read_image
+from medimg_edge.resize import resize
 
 SIDE = 16
 SAME = Preprocessing(SIDE, SIDE)
@@ -456,3 +457,23 @@ def test_a_level_that_is_looked_up_is_that_of_each_pixel(voi, dtype):
 def test_a_width_that_is_lost_in_its_center_is_a_threshold(function):
     values = np.array([[0.0, 1e18]], np.float32)
     assert Window(1e17, 4, function).grey(values).tolist() == [[0, 255]]
+
+
+def test_levels_that_fill_the_whole_range_are_resized_as_grey():
+    """By ``percentile`` they are float32 until the rounding, by ``display`` they stay levels."""
+    levels = pattern(150, 180)
+    levels[:6], levels[-6:] = 0, 255
+    image = read_image(levels)
+    spec = Preprocessing(224, 224, intensity=Percentile(1, 99))
+    expected = np.rint(resize(levels.astype(np.float32), 224, 224))
+    assert np.array_equal(preprocess(image, spec)[..., 0], expected)
+    assert not np.array_equal(preprocess(image, Preprocessing(224, 224))[..., 0], expected)
+
+
+def test_a_jpeg_that_was_decoded_for_another_model():
+    data = cv2.imencode(".jpg", pattern(160, 160))[1].tobytes()
+    scaled = Preprocessing(40, 40, decode="scaled")
+    for spec, other in ((scaled, Preprocessing(40, 40)), (Preprocessing(40, 40), scaled)):
+        preprocess(read_image(data, needed=spec.needed), spec)
+        with pytest.raises(Unsupported, match="gives other pixels"):
+            preprocess(read_image(data, needed=other.needed), spec)

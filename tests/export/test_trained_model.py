@@ -127,8 +127,10 @@ def test_other_data_than_the_trainings_is_refused(run: Run, tmp_path: Path):
 )
 def test_binary(arrays: Arrays, theirs, units, activation, scale, spec, expected):
     net = network(units, activation, scale=scale)
-    recipe = override(Recipe(), data={"labels": TWO, "positive": "sick"}, model=spec)
+    labels = {"labels": TWO, "positive": "sick"}
+    recipe = override(Recipe(), data=labels, model=spec, pixels={"decode": "scaled"})
     found = trained_model(theirs(net), data=arrays([0, 1] * 40), recipe=recipe)
+    assert found.prepared.preprocessing.needed is None  # it has seen no scaled JPEG
     wanted = np.asarray(expected(net, pixels_of(found)))
     assert np.abs(found.answers("val") - wanted).max() < 1e-5
     assert set(found.decision) == {"sick"}
