@@ -125,6 +125,9 @@ def infer(
     part = _part(shard)
     shape = format or _usual_format(out)
     _refuse_contradictions(paths, from_list, watch, out, resume, shape)
+    # Before msgspec: typing_extensions, which it takes where there is one, slows this import.
+    import numpy.typing  # noqa: F401
+
     from medimg_edge import device_profile
     from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier
