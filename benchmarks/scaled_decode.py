@@ -46,6 +46,13 @@ def main() -> None:
     manifest = classifier.manifest
     prepared = prepare(arguments.data, recipes.recall(manifest.training["recipe"]))
     print(f"{manifest.name} {manifest.version}, {classifier.artifact}")
+    whole, scaled = _specs(classifier)
+    samples = prepared.cached.samples
+    others = 0
+    for each in samples:
+        one, other = (preprocess(each.read(spec), spec) for spec in (whole, scaled))
+        others += not np.array_equal(one, other)
+    print(f"of the {len(samples)} images as they are {others} give another tensor")
     print("| images | n | AUC whole | AUC scaled | decisions that differ | largest, median dp |")
     print("| --- | --- | --- | --- | --- | --- |")
     rows = prepared.splits.val
@@ -56,6 +63,11 @@ def main() -> None:
         paths = find_images(arguments.originals)
         ill = np.array([path.parent.name == manifest.labels[1] for path in paths])
         _print_line(classifier, "originals", map(Path.read_bytes, paths), ill)
+
+
+def _specs(classifier: Classifier) -> tuple[Preprocessing, Preprocessing]:
+    whole = msgspec.structs.replace(classifier.manifest.preprocessing, decode=msgspec.UNSET)
+    return whole, msgspec.structs.replace(whole, decode="scaled")
 
 
 def _enlarged(prepared: Prepared, rows: NDArray[np.int64], times: float) -> Iterable[bytes]:
@@ -72,11 +84,8 @@ def _enlarged(prepared: Prepared, rows: NDArray[np.int64], times: float) -> Iter
 def _print_line(
     classifier: Classifier, what: str, files: Iterable[bytes], y: NDArray[np.int64]
 ) -> None:
-    whole = msgspec.structs.replace(classifier.manifest.preprocessing, decode=msgspec.UNSET)
-    scaled = msgspec.structs.replace(whole, decode="scaled")
-    answers = np.array(
-        [[_probability(classifier, file, spec) for spec in (whole, scaled)] for file in files]
-    )
+    specs = _specs(classifier)
+    answers = np.array([[_probability(classifier, file, spec) for spec in specs] for file in files])
     (point,) = classifier.points.values()
     called = answers >= point.threshold
     away = np.abs(answers[:, 0] - answers[:, 1])

@@ -32,6 +32,8 @@ Answer = Callable[[Pixels], NDArray[np.float32]]
 CASES = 12
 UNSURE = (0.05, 0.95)
 MIN_UNSURE = 6
+QUALITY = 80
+"""Of a JPEG: of more, most bytes hold the grain."""
 _AIM = (0.15, 0.85)  # inside of UNSURE, so that an int8 artifact's answer is unsure too
 
 
@@ -191,7 +193,8 @@ def _raster(stored: NDArray[np.uint16], form: Form) -> bytes:
     if form.rgb:  # tinted, so that a swapped channel order is seen
         tint = np.array([0.8, 0.95, 1.0])  # blue, green, red
         values = np.rint(values[..., None] * tint).astype(values.dtype)
-    return cv2.imencode(f".{form.suffix}", values)[1].tobytes()
+    quality = (cv2.IMWRITE_JPEG_QUALITY, QUALITY) if form.suffix == "jpg" else ()
+    return cv2.imencode(f".{form.suffix}", values, quality)[1].tobytes()
 
 
 def _dicom(stored: NDArray[np.uint16], form: Form, spec: Preprocessing) -> bytes:
