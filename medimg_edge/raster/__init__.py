@@ -12,7 +12,6 @@ Not looked at: colour profiles, gamma, resolution. Alpha is dropped.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -47,15 +46,16 @@ def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Imag
     )
     for signatures, source, decode in formats:
         if data.startswith(signatures):
-            image = _image(data, source, decode)
-            return replace(image, needed=needed) if source == "jpeg" else image
+            return _image(data, source, decode, needed if source == "jpeg" else None)
     raise NotAnImage(
         f"The content (it begins with {data[:8]!r}) is not PNG, JPEG, TIFF or DICOM, whatever its "
         "name says. Convert it to one of these."
     )
 
 
-def _image(data: bytes, source: Source, decode: Decoder) -> Image:
+def _image(
+    data: bytes, source: Source, decode: Decoder, needed: tuple[int, int, int] | None
+) -> Image:
     try:
         decoded = decode(data)
     except InputError:
@@ -67,4 +67,5 @@ def _image(data: bytes, source: Source, decode: Decoder) -> Image:
         ) from error
     pixels = np.ascontiguousarray(turn(decoded.pixels, decoded.orientation))
     high = 255 if pixels.dtype == np.uint8 else 65535
-    return Image(pixels[np.newaxis], Range(0, high), source, inverted=decoded.inverted)
+    frames, voi = pixels[np.newaxis], Range(0, high)
+    return Image(frames, voi, source, inverted=decoded.inverted, needed=needed)
