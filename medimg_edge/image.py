@@ -40,7 +40,10 @@ class Window:
             exponent = (values.astype(np.float32) - np.float32(self.center)) / np.float32(
                 self.width
             )
-            return (255 / (1 + np.exp(-4 * exponent))).astype(np.float32)
+            # In float64: float32's exp is another one on each processor.
+            with np.errstate(over="ignore"):  # far below the center: 255 / infinity is black
+                grey = 255 / (1 + np.exp(-4 * exponent.astype(np.float64)))
+            return grey.astype(np.float32)
         exact = self.function == "LINEAR_EXACT"
         center = self.center if exact else self.center - 0.5
         half = (self.width if exact else self.width - 1) / 2

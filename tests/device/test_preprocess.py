@@ -477,3 +477,9 @@ def test_a_jpeg_that_was_decoded_for_another_model():
         preprocess(read_image(data, needed=spec.needed), spec)
         with pytest.raises(Unsupported, match="gives other pixels"):
             preprocess(read_image(data, needed=other.needed), spec)
+
+
+def test_a_steep_sigmoid_is_quiet(recwarn):
+    values = np.array([[-30000.0, 0.0, 30000.0]], np.float32)
+    assert Window(0, 2, "SIGMOID").grey(values).tolist() == [[0, 127.5, 255]]
+    assert not recwarn
