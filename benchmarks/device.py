@@ -9,7 +9,7 @@ or stands beside one: contestants take turns, round by round, and a ratio is the
 within the rounds. A contestant that is not installed is named. FOLDER gets device.json with every
 round, and device.md, which is what docs/performance.md shows.
 
---keras is the network before export, for TensorFlow. Five to ten minutes on two cores; --quick
+--keras is the network before export, for TensorFlow. Four to five minutes on two cores; --quick
 takes about one and is for trying the script.
 
 contestants.py loads one contestant, floor.py is the floor, stages.py a cold start in stages,

@@ -8,7 +8,7 @@ What is finished is not done again, and a training that was interrupted goes on:
 looked at once for each bundle and artifact, and every look is in docs/test-looks.csv. Each finished
 seed's rows are added to docs/results.csv; the tables are printed from there.
 
-For each seed on two quiet cores: 25 minutes for pneumonia-cxr, 7 for pneumoniamnist, 2 for
+For each seed on two quiet cores: 35 minutes for pneumonia-cxr, 7 for pneumoniamnist, 2 for
 breastmnist.
 """
 

@@ -46,11 +46,10 @@ def main() -> None:
     manifest = classifier.manifest
     prepared = prepare(arguments.data, recipes.recall(manifest.training["recipe"]))
     print(f"{manifest.name} {manifest.version}, {classifier.artifact}")
-    whole, scaled = _specs(classifier)
     samples = prepared.cached.samples
     others = 0
     for each in samples:
-        one, other = (preprocess(each.read(spec), spec) for spec in (whole, scaled))
+        one, other = (preprocess(each.read(spec), spec) for spec in _specs(classifier))
         others += not np.array_equal(one, other)
     print(f"of the {len(samples)} images as they are {others} give another tensor")
     print("| images | n | AUC whole | AUC scaled | decisions that differ | largest, median dp |")

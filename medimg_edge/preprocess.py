@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range, Voi, Window
 from medimg_edge.manifest import Percentile, Preprocessing, Windows
-from medimg_edge.resize import resize
+from medimg_edge.resize import resize, to_levels
 
 MIN_SIDE = 16
 """Rows or columns below this show nothing that a classifier could read."""
@@ -203,8 +203,5 @@ def _frame(grey: NDArray, spec: Preprocessing) -> NDArray:
 
 
 def _round(grey: NDArray) -> NDArray[np.uint8]:
-    """float32 in [0, 255] -> uint8, halves to even (IEEE 754); uint8 as it is."""
-    if grey.dtype == np.uint8:
-        return grey
-    np.rint(grey, out=grey)
-    return grey.clip(0, 255, out=grey).astype(np.uint8)
+    """float32 in [0, 255] -> uint8; uint8 as it is."""
+    return grey if grey.dtype == np.uint8 else to_levels(grey)

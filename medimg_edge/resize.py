@@ -58,6 +58,11 @@ def resize(values: NDArray, height: int, width: int) -> NDArray:
     return values
 
 
+def to_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32 in [0, 255] -> uint8, halves to even (IEEE 754); in place."""
+    return np.rint(values, out=values).clip(0, 255, out=values).astype(np.uint8)
+
+
 def _along(weight: NDArray, values: NDArray) -> NDArray:
     return weight.reshape(-1, *(1,) * (values.ndim - 1))
 
@@ -73,11 +78,9 @@ def _shrink(values: NDArray, height: int, width: int) -> NDArray:
     taps = _areas(columns, width)
     across = np.empty((width, rows, *values.shape[2:]), np.float32)
     for top in range(0, rows, _STRIP):
-        strip = cv2.transpose(values[top : top + _STRIP])
-        across[:, top : top + _STRIP] = _weighted(
-            strip.reshape(columns, -1, *values.shape[2:]), taps
-        )
-    return _as(_weighted(cv2.transpose(across), _areas(rows, height)), values.dtype)
+        across[:, top : top + _STRIP] = _weighted(cv2.transpose(values[top : top + _STRIP]), taps)
+    means = _weighted(cv2.transpose(across), _areas(rows, height))
+    return to_levels(means) if values.dtype == np.uint8 else means
 
 
 def _weighted(values: NDArray, taps: list[Tap]) -> NDArray[np.float32]:
@@ -121,14 +124,14 @@ def _means_of_levels(values: NDArray[np.uint8], down: int, across: int) -> NDArr
         total += rows[:, left::across]
     if (down, across) == (2, 2):
         return ((total + 2) >> 2).astype(np.uint8)
-    return _as(total.astype(np.float32) * np.float32(1 / (down * across)), values.dtype)
+    return to_levels(total.astype(np.float32) * np.float32(1 / (down * across)))
 
 
 def _means(values: NDArray[np.float32], down: int, across: int) -> NDArray[np.float32]:
     """Of whole blocks: row by row, four values at a time."""
     parts = [values[top::down, left::across] for top, left in product(range(down), range(across))]
     share = np.float32(1 / len(parts))
-    if len(parts) == 4 and down == 2:
+    if (down, across) == (2, 2):
         return _means_of_four(parts) * share
     total = np.zeros(parts[0].shape, np.float32)
     for at in range(0, len(parts), 4):
@@ -151,13 +154,6 @@ def _means_of_four(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     elif total.shape[2] == 4:
         total = (a + b) + (c + d)
     return total
-
-
-def _as(values: NDArray[np.float32], dtype: np.dtype) -> NDArray:
-    """Levels are rounded, halves to even."""
-    if dtype != np.uint8:
-        return values
-    return np.rint(values, out=values).clip(0, 255, out=values).astype(np.uint8)
 
 
 # Where it grows

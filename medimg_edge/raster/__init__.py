@@ -46,16 +46,14 @@ def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Imag
     )
     for signatures, source, decode in formats:
         if data.startswith(signatures):
-            return _image(data, source, decode, needed if source == "jpeg" else None)
+            return _image(data, source, decode)
     raise NotAnImage(
         f"The content (it begins with {data[:8]!r}) is not PNG, JPEG, TIFF or DICOM, whatever its "
         "name says. Convert it to one of these."
     )
 
 
-def _image(
-    data: bytes, source: Source, decode: Decoder, needed: tuple[int, int, int] | None
-) -> Image:
+def _image(data: bytes, source: Source, decode: Decoder) -> Image:
     try:
         decoded = decode(data)
     except InputError:
@@ -67,5 +65,10 @@ def _image(
         ) from error
     pixels = np.ascontiguousarray(turn(decoded.pixels, decoded.orientation))
     high = 255 if pixels.dtype == np.uint8 else 65535
-    frames, voi = pixels[np.newaxis], Range(0, high)
-    return Image(frames, voi, source, inverted=decoded.inverted, needed=needed)
+    return Image(
+        pixels[np.newaxis],
+        Range(0, high),
+        source,
+        inverted=decoded.inverted,
+        needed=decoded.needed,
+    )

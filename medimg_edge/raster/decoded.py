@@ -15,11 +15,13 @@ class Decoded:
     pixels: uint8 or uint16, shape (H, W, C) with C 1 (grey) or 3 (RGB).
     orientation: Exif's 1 to 8.
     inverted: the smallest value is white.
+    needed: what a JPEG was reduced to; see ``jpeg.decode``.
     """
 
     pixels: NDArray
     orientation: int = 1
     inverted: bool = False
+    needed: tuple[int, int, int] | None = None
 
 
 Decoder = Callable[[bytes], Decoded]

@@ -106,7 +106,8 @@ def decode(data: bytes, needed: tuple[int, int, int] | None = None) -> Decoded:
     if not frame:
         raise _damaged("has no frame header")
     _check_complete(frame, scans)
-    return Decoded(_pixels(kept, _form(frame, orientation, needed)), orientation)
+    form = _form(frame, orientation, needed)
+    return Decoded(_pixels(kept, form), orientation, needed=needed)
 
 
 def _form(frame: Frame, orientation: int, needed: tuple[int, int, int] | None) -> Form:
