@@ -23,7 +23,8 @@ class Range:
         grey = values.astype(np.float32)
         grey -= np.float32(self.low)
         grey *= np.float32(255.0 / (self.high - self.low))
-        return grey.clip(0, 255, out=grey)
+        np.maximum(grey, 0, out=grey)
+        return np.minimum(grey, 255, out=grey)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ rounding. A change that alters one pixel raises ``manifest.PREPROCESSING_REVISIO
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cache, reduce
 
 import cv2
 import numpy as np
@@ -128,11 +128,16 @@ def _shown(values: NDArray, voi: Voi, image: Image, spec: Preprocessing) -> NDAr
     """
     if values.dtype.kind == "f":
         return _polarity(voi.grey(values), image)
-    every = np.arange(2 ** (8 * values.itemsize), dtype=values.dtype)
-    levels = _polarity(voi.grey(every), image)
+    levels = _polarity(voi.grey(_every(values.dtype)), image)
     if image.size == (spec.height, spec.width):
         levels = _round(levels)
     return cv2.LUT(values, levels)
+
+
+@cache
+def _every(dtype: np.dtype) -> NDArray[np.float32]:
+    """All values of uint8 or uint16."""
+    return np.arange(np.iinfo(dtype).max + 1, dtype=np.float32)
 
 
 def _polarity(grey: NDArray, image: Image) -> NDArray:

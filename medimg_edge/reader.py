@@ -26,6 +26,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"
 _FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 _DTYPES = ("uint8", "uint16", "int16", "float32")
 _DICOM_HEAD = 132
+_OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe may wait
 
 
 def read_image(
@@ -149,22 +150,28 @@ def is_image(path: Path) -> bool:
 
 def _read_file(path: str | PathLike[str]) -> bytes:
     try:
-        information = os.stat(path)
-        if not stat.S_ISREG(information.st_mode):
-            raise InputMissing(f"{os.fspath(path)} is a folder or a device, not a file.")
-        if information.st_size > MAX_BYTES:
-            raise TooLarge(
-                f"{os.fspath(path)} has {information.st_size:,} bytes; files of at most "
-                f"{MAX_BYTES:,} are read."
-            )
-        with open(path, "rb", buffering=0) as file:
-            return file.read(information.st_size)
+        descriptor = os.open(path, _OPEN)
+        try:
+            return _content(descriptor, os.fspath(path))
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise InputMissing(
             f"{os.fspath(path)} cannot be read: {error.strerror}. Check the path and its rights."
         ) from error
     except ValueError as error:  # a NUL in the path
         raise InputMissing(f"{os.fspath(path)!r} is not a path: {error}.") from error
+
+
+def _content(descriptor: int, name: str) -> bytes:
+    information = os.fstat(descriptor)
+    if not stat.S_ISREG(information.st_mode):
+        raise InputMissing(f"{name} is a folder or a device, not a file.")
+    if information.st_size > MAX_BYTES:
+        raise TooLarge(
+            f"{name} has {information.st_size:,} bytes; files of at most {MAX_BYTES:,} are read."
+        )
+    return os.read(descriptor, information.st_size)
 
 
 def _from_array(

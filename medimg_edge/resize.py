@@ -60,7 +60,7 @@ def resize(values: NDArray, height: int, width: int) -> NDArray:
 
 def to_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """float32 in [0, 255] -> uint8, halves to even (IEEE 754); in place."""
-    return np.rint(values, out=values).clip(0, 255, out=values).astype(np.uint8)
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def _along(weight: NDArray, values: NDArray) -> NDArray:
