@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import engines, site_profile
+from medimg_edge.admission import admit
 from medimg_edge.batch import in_order
 from medimg_edge.bundle import Bundle
 from medimg_edge.cores import images_at_once
 from medimg_edge.device_profile import DeviceProfile, choose
 from medimg_edge.errors import MedimgEdgeError, TooFewImages
-from medimg_edge.image import Image
+from medimg_edge.image import Header, Image
 from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.operating_point import decide
 from medimg_edge.preprocess import preprocess
-from medimg_edge.reader import Source, read_image
-from medimg_edge.record import Answer, Failure, Finding, Model, failure, printable
+from medimg_edge.reader import Source, read_frames, read_image
+from medimg_edge.record import Answer, Failure, Finding, Model, dicom, failure, printable
 from medimg_edge.site_profile import SiteProfile
 
 Item = TypeVar("Item")
@@ -37,6 +38,7 @@ class Prediction:
 
     record: as it is printed and stored.
     pixels: uint8 (H, W, C), what the network saw.
+    header: of a DICOM input.
     heatmap: float32 (h, w, C), logits by place, one channel for each finding; None where the
         model has none.
     embedding: float32 (D,), the pooled features; None where the model returns none.
@@ -46,6 +48,7 @@ class Prediction:
     pixels: NDArray[np.uint8]
     heatmap: NDArray[np.float32] | None
     embedding: NDArray[np.float32] | None
+    header: Header | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -86,6 +89,7 @@ class Classifier:
     device: what ``tune`` found best on this machine; see ``device_profile.find``.
     many: with the threads that it found best for ``predict_many``, not for one image.
     runtime, threads: to run by another than the choice.
+    force: answer images of another kind than the model's, too; see ``admission``.
 
     Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing,
     ProfileInvalid.
@@ -101,7 +105,9 @@ class Classifier:
         many: bool = False,
         runtime: str | None = None,
         threads: int | None = None,
+        force: bool = False,
     ) -> None:
+        self.force = force
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.profile, self.profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
@@ -128,33 +134,46 @@ class Classifier:
         """The name and version of the runtime that answers."""
         return self._engine.runtime
 
-    def predict(self, source: Source | Image, *, name: str | None = None) -> Prediction:
+    def predict(
+        self, source: Source | Image, *, name: str | None = None, frame: int | None = None
+    ) -> Prediction:
         """Answer one image: a path, encoded bytes, an array, or what ``read_image`` returned.
 
         That has to have read it with ``needed=manifest.preprocessing.needed``.
         An array is uint8 over 0..255 or uint16 over 0..65535, grey or RGB; of any other,
         ``read_image(array, photometric=..., value_range=...)`` says what its values mean.
-        Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input.
+        Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input;
+        ``frame`` is one, from 1, of a DICOM file that has several.
         """
         started = time.perf_counter()
-        spec = self.manifest.preprocessing
-        image = source if isinstance(source, Image) else read_image(source, needed=spec.needed)
-        pixels = preprocess(image, spec)
+        if isinstance(source, Image):
+            image = source
+        else:
+            needed = self.manifest.preprocessing.needed
+            image = read_image(source, needed=needed, frame=frame)
+        return self._predicted(image, name if name is not None else _name(source), started)
+
+    def _predicted(self, image: Image, name: str, started: float) -> Prediction:
+        warnings = image.warnings + admit(image, self.manifest, force=self.force)
+        pixels = preprocess(image, self.manifest.preprocessing)
         outputs = self.run(pixels[None])
         findings = self._findings(outputs["probability"][0])
         answered = self._answered(findings)
         record = Answer(
-            input=printable(name if name is not None else _name(source)),
+            input=printable(name),
+            frame=image.header.frame if image.header else None,
+            frames=image.header.frames if image.header else None,
             findings=findings,
             label=answered.label if answered else None,
             probability=answered.probability if answered else None,
             decision=answered.decision if answered else None,
-            warnings=image.warnings,
+            warnings=warnings,
             artifact=self.artifact,
             runtime=self.runtime,
             model=self._model,
             profile=self.profile_hash,
             elapsed_ms=round((time.perf_counter() - started) * 1000, 2),
+            dicom=dicom(image.header) if image.header else None,
         )
         heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
         return Prediction(
@@ -162,7 +181,27 @@ class Classifier:
             pixels=pixels,
             heatmap=None if heatmap is None else heatmap[0],
             embedding=None if embedding is None else embedding[0],
+            header=image.header,
         )
+
+    def predict_frames(
+        self, source: Source, *, name: str | None = None, frame: int | None = None
+    ) -> Generator[Prediction | Failure]:
+        """One Prediction or Failure for each frame of a source, in order, or for ``frame`` alone.
+
+        A frame that cannot be answered does not stop the rest. Raises InputError where the file
+        cannot be read at all.
+        """
+        started = time.perf_counter()
+        called = name if name is not None else _name(source)
+        frames = read_frames(source, needed=self.manifest.preprocessing.needed)
+        several = frames.frames if frames.frames > 1 else None
+        for number in range(1, frames.frames + 1) if frame is None else (frame,):
+            try:
+                yield self._predicted(frames.image(number), called, started)
+            except MedimgEdgeError as error:
+                yield failure(called, error, number if several else None, several)
+            started = time.perf_counter()
 
     def predict_many(
         self, sources: Iterable[Source | Image], *, cores: int | None = None
@@ -248,7 +287,7 @@ class Classifier:
 
     def __reduce__(self) -> tuple:
         profile = self.profile, self.profile_hash
-        engine = self._runtime, self.threads
+        engine = self._runtime, self.threads, self.force
         return _load, (self.bundle.path.absolute(), self.artifact, *profile, *engine)
 
 
@@ -272,9 +311,10 @@ def _load(
     profile_hash: str | None,
     runtime: str,
     threads: int,
+    force: bool,
 ) -> Classifier:
     classifier = Classifier(
-        path, artifact=artifact, profile=profile, runtime=runtime, threads=threads
+        path, artifact=artifact, profile=profile, runtime=runtime, threads=threads, force=force
     )
     classifier.profile_hash = profile_hash
     return classifier

@@ -11,11 +11,16 @@
     │   ├── Unsupported             input-unsupported
     │   ├── DicomInvalid            dicom-invalid
     │   ├── DicomNoPixels           dicom-no-pixels
-    │   └── DicomTransferSyntax     dicom-transfer-syntax
+    │   ├── DicomTransferSyntax     dicom-transfer-syntax
+    │   ├── BurnedIn                dicom-burned-in
+    │   └── DicomUnreferable        dicom-unreferable
     ├── Rejected                    readable, but not for this model         (record: "rejected")
     │   ├── TooSmall                too-small
     │   ├── Blank                   blank
-    │   └── UnitUnknown             unit-unknown
+    │   ├── UnitUnknown             unit-unknown
+    │   ├── WrongModality           wrong-modality
+    │   ├── WrongBodyPart           wrong-body-part
+    │   └── WrongView               wrong-view
     ├── ModelError                  the network gave no usable answer            (record: "error")
     │   ├── ModelLoad               model-load
     │   ├── ModelOutput             model-output
@@ -126,6 +131,18 @@ class DicomTransferSyntax(InputError):
     code = "dicom-transfer-syntax"
 
 
+class BurnedIn(InputError):
+    """A DICOM image whose pixels may show whose it is; only deidentifying asks."""
+
+    code = "dicom-burned-in"
+
+
+class DicomUnreferable(InputError):
+    """A DICOM image that does not say which it is, so that no result can refer to it."""
+
+    code = "dicom-unreferable"
+
+
 class Rejected(MedimgEdgeError):
     """The image can be read, but this model should not answer it."""
 
@@ -148,6 +165,24 @@ class UnitUnknown(Rejected):
     """Pixels without a unit, for a model whose windows are in one."""
 
     code = "unit-unknown"
+
+
+class WrongModality(Rejected):
+    """A DICOM image of another modality than the model's."""
+
+    code = "wrong-modality"
+
+
+class WrongBodyPart(Rejected):
+    """A DICOM image of another region of the body than the model's."""
+
+    code = "wrong-body-part"
+
+
+class WrongView(Rejected):
+    """A DICOM image taken from another side than the model's."""
+
+    code = "wrong-view"
 
 
 class ModelError(MedimgEdgeError):

@@ -72,6 +72,35 @@ Voi = Range | Window | Table
 """How a display turns values into grey."""
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a DICOM header says of one image, in DICOM's own words, such as "DX", "CHEST", "PA".
+
+    instance, series: SOP and Series Instance UID, which identify a patient's image.
+    frame: which of the ``frames`` in the file, from 1; both None where it holds one.
+    spacing: millimetres between rows and between columns.
+    orientation: the directions of a row and of a column in the patient, six cosines; position:
+        of the first pixel, millimetres. PS3.3 C.7.6.2.1.1.
+    burned_in: that the pixels hold text which may name the patient, where it is said.
+    lossy: the image once went through a lossy compression.
+    relationship: how pixels relate to the X-ray beam's intensity: LIN, LOG, DISP.
+    """
+
+    modality: str | None = None
+    body_part: str | None = None
+    view: str | None = None
+    instance: str | None = None
+    series: str | None = None
+    frame: int | None = None
+    frames: int | None = None
+    spacing: tuple[float, float] | None = None
+    orientation: tuple[float, ...] | None = None
+    position: tuple[float, ...] | None = None
+    burned_in: bool | None = None
+    lossy: bool = False
+    relationship: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One decoded image, before any of the model's preprocessing.
@@ -80,9 +109,8 @@ class Image:
         are stored values, for DICOM after the modality LUT or rescale (Hounsfield units for CT).
     voi: how a display turns those values into grey.
     inverted: the smallest value is white (DICOM MONOCHROME1).
-    spacing: millimetres between rows and between columns, where the header tells.
     needed: what a JPEG was reduced to while it was decoded; see ``raster.jpeg``.
-    modality, body_part, view: DICOM's own words, such as "DX", "CHEST", "PA".
+    header: of a DICOM file.
     """
 
     frames: NDArray
@@ -90,10 +118,7 @@ class Image:
     source: Source
     inverted: bool = False
     needed: tuple[int, int, int] | None = None
-    spacing: tuple[float, float] | None = None
-    modality: str | None = None
-    body_part: str | None = None
-    view: str | None = None
+    header: Header | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -49,6 +49,11 @@ def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
         pixels = pixels[..., None]
         if spec.channels > 1:
             pixels = np.repeat(pixels, spec.channels, axis=2)
+    if _is_flat(pixels):
+        raise Blank(
+            "The image's window shows all of it in one grey level: there is nothing to read. Check "
+            "the window, or the export from the viewer."
+        )
     return np.ascontiguousarray(pixels)
 
 
@@ -66,13 +71,18 @@ def _single_frame(image: Image) -> NDArray:
             "Give the original image, not a thumbnail."
         )
     values = image.frames[0]
-    first, middle = values[0, 0], values[rows // 2, columns // 2]
-    if first.tolist() == middle.tolist() and (values == first).all():
+    if _is_flat(values):
         raise Blank(
             "Every pixel of the image has the same value: there is nothing to read. "
             "Check the exposure or the export from the viewer."
         )
     return values[..., 0] if values.shape[2] == 1 else values
+
+
+def _is_flat(values: NDArray) -> bool:
+    """Whether every pixel of (H, W, C) is the same."""
+    first, middle = values[0, 0], values[len(values) // 2, values.shape[1] // 2]
+    return first.tolist() == middle.tolist() and bool((values == first).all())
 
 
 def _check_unit(image: Image) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from math import isfinite
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge.dicom import is_dicom, read_dicom
+from medimg_edge.dicom import DicomFile, is_dicom
 from medimg_edge.errors import InputError, InputMissing, NoImages, TooLarge, Unsupported
 from medimg_edge.image import Image, Range
 from medimg_edge.limits import MAX_BYTES, check_pixels
@@ -29,12 +29,36 @@ _DICOM_HEAD = 132
 _OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe may wait
 
 
+class Frames(Protocol):
+    """A source of which the frames are decoded when they are asked for, by numbers from 1."""
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        ...
+
+    def image(self, number: int | None = None) -> Image:
+        """The image; of several frames, the one with that number. Raises InputError."""
+        ...
+
+
+class _Single(NamedTuple):
+    whole: Image
+    frames: int = 1
+
+    def image(self, number: int | None = None) -> Image:
+        if number not in (None, 1):
+            raise Unsupported(f"There is no frame {number}: the source is one image.")
+        return self.whole
+
+
 def read_image(
     source: Source,
     *,
     photometric: Photometric | None = None,
     value_range: tuple[float, float] | None = None,
     needed: tuple[int, int, int] | None = None,
+    frame: int | None = None,
 ) -> Image:
     """Read one image; what it is, its bytes say, never its name.
 
@@ -46,18 +70,29 @@ def read_image(
         uint8 and uint16; int16 and float32 must say it.
     needed: ``Preprocessing.needed``: what a JPEG may be reduced to while it is decoded; see
         ``raster.jpeg``.
+    frame: of a DICOM file that has several, from 1.
 
     Raises the subclasses of InputError, and nothing else.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, photometric, value_range)
+        return _Single(_from_array(source, photometric, value_range)).image(frame)
     if photometric is not None or value_range is not None:
         raise Unsupported(
             "photometric and value_range describe an array; a file says both itself. Leave them "
             "out, or decode the file and give the array."
         )
+    return read_frames(source, needed=needed).image(frame)
+
+
+def read_frames(source: Source, *, needed: tuple[int, int, int] | None = None) -> Frames:
+    """The same of a source that may have several frames: a path, the bytes of a file, an array.
+
+    Of DICOM the header is read, anything else whole. Raises InputError.
+    """
+    if isinstance(source, np.ndarray):
+        return _Single(_from_array(source, None, None))
     data = bytes(source) if isinstance(source, bytes | bytearray) else _read_file(source)
-    return read_dicom(data) if is_dicom(data) else read_raster(data, needed)
+    return DicomFile(data) if is_dicom(data) else _Single(read_raster(data, needed))
 
 
 def find_images(folder: str | PathLike[str]) -> list[Path]:

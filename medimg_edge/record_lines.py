@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from medimg_edge.record import Model, Record, encode
+from medimg_edge.record import Model, Told, encode
 
 CSV_COLUMNS = (
     *("input", "status", "label", "probability", "decision", "artifact", "elapsed_ms"),
-    *("model", "model_hash", "code", "message", "warnings", "profile"),
+    *("model", "model_hash", "code", "message", "warnings", "profile", "frame", "frames"),
 )
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\n"
 
@@ -35,20 +35,22 @@ class Origin(NamedTuple):
 class Recorded(NamedTuple):
     """A record that was read again: the printed name, and the byte at which the record ends.
 
-    origin: None where there is no answer.
+    origin: None where there is no answer. last: of the input's frames, whose records stand
+    together.
     """
 
     input: str
     origin: Origin | None
     end: int
+    last: bool = True
 
 
-def json_line(record: Record) -> str:
+def json_line(record: Told) -> str:
     """The record and a newline."""
     return encode(record).decode() + "\n"
 
 
-def csv_lines(record: Record) -> str:
+def csv_lines(record: Told) -> str:
     """One row for each finding, so that a multilabel answer loses nothing; no header."""
     text = io.StringIO()
     # A cell is quoted where it holds a character of the line terminator, and names may hold both.
@@ -73,7 +75,8 @@ def read_json(lines: Iterable[bytes]) -> Iterator[Recorded]:
             found = msgspec.json.decode(line, type=_Known)
         except msgspec.DecodeError as error:
             raise ValueError(f"no record: {error}") from error
-        yield Recorded(found.input, found.origin, whole.end)
+        last = found.frame is None or found.frame == found.frames
+        yield Recorded(found.input, found.origin, whole.end, last)
     _check_half(whole.half, _JSON_START)
 
 
@@ -97,7 +100,7 @@ def read_csv(lines: Iterable[bytes], findings: int) -> Iterator[Recorded]:
             if len(record) < count:
                 break
             end = whole.end
-            yield Recorded(row[0], _origin(row), end)
+            yield Recorded(row[0], _origin(row), end, last=row[-2] == row[-1])
     except csv.Error as error:
         if not whole.ended:  # else the lines end within quotes
             raise ValueError(f"no record: {error}") from error
@@ -139,6 +142,8 @@ class _Known(msgspec.Struct):
     artifact: str | None = None
     model: Model | None = None
     profile: str | None = None
+    frame: int | None = None
+    frames: int | None = None
 
     @property
     def origin(self) -> Origin | None:
@@ -156,8 +161,21 @@ def _origin(row: list[str]) -> Origin | None:
     return Origin(cells["model_hash"], cells["artifact"], cells["profile"] or None)
 
 
-def _rows(record: Record) -> list[dict[str, object]]:
-    common = {"input": record.input, "status": record.status}
+def _rows(record: Told) -> list[dict[str, object]]:
+    common: dict[str, object] = {"input": record.input, "status": record.status}
+    if record.status == "series":
+        return [
+            {
+                **common,
+                "label": each.label,
+                "probability": each.maximum,
+                "message": f"{record.answered} of {record.images} answered; maximum at "
+                f"{each.input}{f' frame {each.frame}' if each.frame else ''}; mean {each.mean}",
+            }
+            for each in record.findings
+        ]
+    if record.frame is not None:
+        common |= {"frame": record.frame, "frames": record.frames}
     if record.status != "ok":
         return [{**common, "code": record.code, "message": record.message}]
     common |= {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from medimg_edge.errors import WriteError
-from medimg_edge.record import Record
+from medimg_edge.record import Told
 from medimg_edge.record_lines import (
     CSV_HEADER,
     Origin,
@@ -32,16 +32,20 @@ class ResultsFile(AbstractContextManager):
     Half a record at its end, of a run that was killed, is cut off first.
 
     path: of a regular file, or of none yet. shape: ``jsonl`` or ``csv``.
-    findings: how many each answer has.
+    findings: how many each answer has. frame: the only one that is answered of an input with
+    several; else an input is in it once the last of its frames is.
 
     Construction raises WriteError where the file cannot be written, is being written by another
     run, is damaged, or holds anything else than answers of ``origin``; it is then unchanged.
     """
 
-    def __init__(self, path: Path, shape: str, origin: Origin, findings: int) -> None:
+    def __init__(
+        self, path: Path, shape: str, origin: Origin, findings: int, frame: int | None = None
+    ) -> None:
         self.inputs: Counter[str] = Counter()
         self.failures = 0
         self._path, self._shape, self._end = path, shape, 0
+        self._alone = frame is not None
         if path.exists() and not path.is_file():
             raise WriteError(f"{path} is no regular file; name one, or leave out --resume.")
         try:
@@ -56,7 +60,7 @@ class ResultsFile(AbstractContextManager):
         except OSError as error:
             raise self._failed(error) from error
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Told) -> None:
         """Add a record, whole or not at all. Raises WriteError."""
         try:
             self._append(json_line(record) if self._shape == "jsonl" else csv_lines(record))
@@ -87,6 +91,7 @@ class ResultsFile(AbstractContextManager):
             self._file.truncate(self._end)
 
     def _read(self, origin: Origin, findings: int) -> None:
+        failures = 0
         try:
             with self._path.open("rb") as lines:
                 for each in self._recorded(lines, findings):
@@ -96,9 +101,10 @@ class ResultsFile(AbstractContextManager):
                             f"{_told(origin)} is to answer. Name another file: this one is "
                             "unchanged."
                         )
-                    self.inputs[each.input] += 1
-                    self.failures += each.origin is None
-                    self._end = each.end
+                    failures += each.origin is None
+                    if each.last or self._alone:
+                        self.inputs[each.input] += 1
+                        self.failures, self._end = failures, each.end
         except ValueError as error:
             raise WriteError(
                 f"{self._path} cannot be gone on with: what follows its byte {self._end:,} is no "

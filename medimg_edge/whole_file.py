@@ -12,10 +12,12 @@ from typing import IO
 from medimg_edge.errors import WriteError
 
 _READABLE = 0o644
+SECRET = 0o600
+"""The mode of a file that only its owner may read."""
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, mode: int = _READABLE) -> Iterator[IO[bytes]]:
     """Give a file beside ``path`` to fill; when the block ends well it takes the name in one step.
 
     It is opened at once, so that a path that cannot be written is refused before the work whose
@@ -35,7 +37,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            os.chmod(file.name, _READABLE)
+            os.chmod(file.name, mode)
             os.replace(file.name, path)
         except OSError as error:
             raise _not_written(path, error) from error

@@ -1,12 +1,16 @@
-"""Inputs -> records, and records -> lines: what ``infer`` prints."""
+"""Inputs -> records, files of them, and lines: what ``infer`` prints and writes."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from medimg_edge.batch import in_order
 from medimg_edge.classifier import Classifier, Prediction
@@ -14,49 +18,124 @@ from medimg_edge.cli.output import Sink
 from medimg_edge.errors import ArtifactUnknown, InputError, MedimgEdgeError, WriteError
 from medimg_edge.heatmap import encode_png, overlay
 from medimg_edge.inputs import Input
-from medimg_edge.record import Record, encode, failure
+from medimg_edge.record import Answer, Failure, Record, Told, dicom, encode, failure
 from medimg_edge.record_lines import CSV_HEADER, csv_lines, json_line
 
-Write = Callable[[Record | None], None]
+if TYPE_CHECKING:
+    from medimg_edge.dicom.pseudonym import Pseudonyms
+
+Write = Callable[[Told | None], None]
+Keep = Callable[[Path, Prediction], None]
+"""What is kept of an answer beside its record, such as heatmaps. Raises MedimgEdgeError."""
 
 
 def answer(
     classifier: Classifier,
     inputs: Iterable[Input],
     *,
+    names: Names,
+    frame: int | None = None,
     cores: int | None = None,
-    heatmaps: Heatmaps | None = None,
+    keep: Collection[Keep] = (),
     again: Callable[[Path], bool] | None = None,
-) -> Iterator[Record]:
-    """One record for each input, in order.
+) -> Iterator[list[Record]]:
+    """The records of each input, in order: one, or one for each of its frames.
 
+    frame: the only one that is answered of an input with several.
     again: whether a file that is no whole image will come once more, and has no record yet.
     """
 
-    def one(each: Input) -> Record | None:
+    def one(each: Input) -> list[Record]:
         try:
             if each.error is not None:
                 raise each.error
-            prediction = classifier.predict(each.path)
+            answered = classifier.predict_frames(each.path, frame=frame)
+            return [told(each.path, prediction) for prediction in answered]
+        except WriteError:
+            raise
         except MedimgEdgeError as error:
             if again and not each.error and isinstance(error, InputError) and again(each.path):
-                return None
-            return failure(os.fspath(each.path), error)
-        if heatmaps is not None:
-            heatmaps.write(each.path, prediction)
-        return prediction.record
+                return []
+            return [failure(os.fspath(each.path), error)]
 
-    for record in in_order(one, inputs, classifier.at_once(cores)):
-        if record is not None:
-            yield record
+    def told(path: Path, prediction: Prediction | Failure) -> Record:
+        if isinstance(prediction, Failure):
+            return prediction
+        for each in keep:
+            each(path, prediction)
+        return names.told(prediction)
+
+    return (records for records in in_order(one, inputs, classifier.at_once(cores)) if records)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What stands for DICOM UIDs in records: by default what only this user's secret makes of them.
+
+    plain: the UIDs themselves.
+    """
+
+    plain: bool = False
+
+    def of(self, uid: str) -> str:
+        """Raises WriteError where the secret cannot be kept."""
+        return uid if self.plain else self._pseudonyms.of(uid)
+
+    def told(self, prediction: Prediction) -> Answer:
+        """The record with them."""
+        if prediction.header is None:
+            return prediction.record
+        header = dicom(prediction.header, self.of)
+        return msgspec.structs.replace(prediction.record, dicom=header)
+
+    @cached_property
+    def _pseudonyms(self) -> Pseudonyms:
+        from medimg_edge import secret, state
+        from medimg_edge.dicom.pseudonym import Pseudonyms
+
+        folder = state.folder()
+        if folder is None:
+            raise WriteError(
+                "There is no folder for the secret that DICOM UIDs are hidden by: name one in "
+                f"{state.VARIABLE}, or tell the UIDs themselves: --identify."
+            )
+        return Pseudonyms(secret.kept(folder / "uids.secret"))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Where what belongs to an answer goes: below ``folder`` as the images lie below ``base``."""
+
+    folder: Path
+    base: Path
+
+    def hold(self, path: Path) -> bool:
+        """Whether a file is one of them, in a folder that is searched for images."""
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.folder))
+
+    def write(self, image: Path, frame: int | None, ending: str, data: bytes) -> None:
+        """Write ``<image>[.<frame>].<ending>``. Raises WriteError."""
+        relative = self._relative(image)
+        numbered = relative.name if frame is None else f"{relative.name}.{frame}"
+        path = self.folder / relative.parent / f"{numbered}.{ending}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            raise WriteError(f"{path} was not written: {error.strerror}.") from error
+
+    def _relative(self, image: Path) -> Path:
+        """Below ``base``; of an image elsewhere, the whole path without its root."""
+        whole = Path(os.path.abspath(image))
+        base = os.path.abspath(self.base)
+        return whole.relative_to(base if whole.is_relative_to(base) else whole.anchor)
 
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Where heatmaps go: below ``folder`` as the images lie below ``base``."""
+    """One picture for each finding."""
 
-    folder: Path
-    base: Path
+    where: Beside
 
     def require_of(self, classifier: Classifier) -> None:
         """Raise ArtifactUnknown where the model makes none."""
@@ -66,31 +145,49 @@ class Heatmaps:
                 "layer). Leave out --heatmap."
             )
 
-    def hold(self, path: Path) -> bool:
-        """Whether a picture is one of them, in a folder that is searched for images."""
-        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.folder))
-
-    def write(self, image: Path, prediction: Prediction) -> None:
-        """One picture for each finding. Raises WriteError."""
+    def __call__(self, image: Path, prediction: Prediction) -> None:
+        """Write them. Raises WriteError."""
         assert prediction.heatmap is not None
-        relative = self._relative(image)
         for column, finding in enumerate(prediction.findings):
-            label = re.sub(r"[^\w.-]", "_", finding.label)
-            path = self.folder / relative.parent / f"{relative.name}.{label}.png"
             picture = encode_png(overlay(prediction.pixels, prediction.heatmap[..., column]))
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(picture)
-            except OSError as error:
-                raise WriteError(
-                    f"The heatmap {path} was not written: {error.strerror}."
-                ) from error
+            label = re.sub(r"[^\w.-]", "_", finding.label)
+            self.where.write(image, prediction.record.frame, f"{label}.png", picture)
 
-    def _relative(self, image: Path) -> Path:
-        """Below ``base``; of an image elsewhere, the whole path without its root."""
-        whole = Path(os.path.abspath(image))
-        base = os.path.abspath(self.base)
-        return whole.relative_to(base if whole.is_relative_to(base) else whole.anchor)
+
+@dataclass(frozen=True)
+class Results:
+    """What an archive keeps of an answer: a DICOM report and captures, and the record.
+
+    kinds: of ``sr``, ``sc`` and ``json``; the first two of DICOM inputs alone.
+    """
+
+    where: Beside
+    kinds: Collection[str]
+    classifier: Classifier
+    names: Names = field(default_factory=Names)
+
+    def __call__(self, image: Path, prediction: Prediction) -> None:
+        """Write them. Raises MedimgEdgeError."""
+        frame, header = prediction.record.frame, prediction.header
+        if "json" in self.kinds:
+            line = encode(self.names.told(prediction)) + b"\n"
+            self.where.write(image, frame, "json", line)
+        kinds = set(self.kinds) - {"json"}
+        if not kinds or header is None:
+            return
+        from medimg_edge.dicom.answer import results
+
+        made = results.make(
+            image.read_bytes(),
+            prediction,
+            self.classifier.manifest,
+            self.classifier.points,
+            identifier=self.names.of(header.instance or ""),
+            kinds=kinds,
+            frame=frame,
+        )
+        for name, data in made.items():
+            self.where.write(image, frame, name, data)
 
 
 def writer(shape: str, sink: Sink) -> Write:
@@ -99,7 +196,7 @@ def writer(shape: str, sink: Sink) -> Write:
 
 
 def _jsonl(sink: Sink) -> Write:
-    def write(record: Record | None) -> None:
+    def write(record: Told | None) -> None:
         if record is not None:
             sink.write(json_line(record))
 
@@ -109,7 +206,7 @@ def _jsonl(sink: Sink) -> Write:
 def _json(sink: Sink) -> Write:
     separator = "[\n"
 
-    def write(record: Record | None) -> None:
+    def write(record: Told | None) -> None:
         nonlocal separator
         if record is not None:
             sink.write(separator + encode(record).decode())
@@ -123,7 +220,7 @@ def _json(sink: Sink) -> Write:
 def _csv(sink: Sink) -> Write:
     header = CSV_HEADER
 
-    def write(record: Record | None) -> None:
+    def write(record: Told | None) -> None:
         nonlocal header
         sink.write(header + (csv_lines(record) if record is not None else ""))
         header = ""
@@ -134,10 +231,21 @@ def _csv(sink: Sink) -> Write:
 def _table(sink: Sink) -> Write:
     """For people: one line an image as it is answered; the reason where there is no answer."""
 
-    def write(record: Record | None) -> None:
+    def write(record: Told | None) -> None:
         if record is None:
             return
-        name = record.input if len(record.input) <= 44 else "..." + record.input[-41:]
+        if record.status == "series":
+            for each in record.findings:
+                at = f"{each.input}{f' {each.frame}' if each.frame else ''}"
+                sink.write(
+                    f"{f'series of {record.images}, {record.answered} answered':<44}  {each.label} "
+                    f"at most {each.maximum:.3f} ({at}), mean {each.mean:.3f}\n"
+                )
+            return
+        numbered = f" {record.frame}/{record.frames}" if record.frame else ""
+        room = 44 - len(numbered)
+        name = record.input if len(record.input) <= room else "..." + record.input[3 - room :]
+        name += numbered
         if record.status != "ok":
             sink.write(f"{name:<44}  {record.status}: {record.message} [{record.code}]\n")
             return

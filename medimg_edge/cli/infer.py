@@ -4,9 +4,10 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,9 +18,9 @@ from medimg_edge.models import DEFAULT
 
 if TYPE_CHECKING:
     from medimg_edge.classifier import Classifier
-    from medimg_edge.cli.answers import Heatmaps
+    from medimg_edge.cli.answers import Keep
     from medimg_edge.inputs import Input, Shard
-    from medimg_edge.record import Record
+    from medimg_edge.record import Told
     from medimg_edge.watch import Watch
 
 INTERRUPTED = 130
@@ -61,7 +62,18 @@ def infer(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the answers to this file; with --results, those to this folder."),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            help="Write files for an archive into the folder --out: sr, a DICOM report, sc, the "
+            "heatmap as a DICOM image, json; such as sr,sc.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -85,6 +97,28 @@ def infer(
     watch: Annotated[
         bool,
         typer.Option("--watch", help="Go on with images that arrive in the folders, until Ctrl-C."),
+    ] = False,
+    frame: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of DICOM files with several frames only this one."),
+    ] = None,
+    series: Annotated[
+        bool,
+        typer.Option(
+            "--series", help="DICOM series in their order in the patient, each with a summary."
+        ),
+    ] = False,
+    identify: Annotated[
+        bool,
+        typer.Option(
+            "--identify", help="Tell the UIDs of DICOM images, not salted hashes of them."
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Answer DICOM images of another kind than the model's, too; noted."
+        ),
     ] = False,
     threads: Annotated[
         int | None,
@@ -120,11 +154,17 @@ def infer(
     medimg-edge infer archive/ --shard 2/8 --out part2.jsonl
 
     medimg-edge infer --watch incoming/ --out answers.jsonl --resume
+
+    medimg-edge infer chest.dcm --results sr,sc --out for-the-archive/
+
+    medimg-edge infer ct/ --series -b lung-ct
     """
     paths = inputs or []
     part = _part(shard)
     shape = format or _usual_format(out)
+    kinds = _kinds(results)
     _refuse_contradictions(paths, from_list, watch, out, resume, shape)
+    _refuse_more(kinds, out, resume, series, watch, part)
     # Before msgspec: typing_extensions, which it takes where there is one, slows this import.
     import numpy.typing  # noqa: F401
 
@@ -142,74 +182,93 @@ def infer(
         device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
         many=from_list is not None or len(paths) > 1 or paths[0].is_dir(),
         threads=1 if threads else None,
+        force=force,
     )
     if bundle is None:
         manifest = classifier.manifest
         output.note(f"{manifest.name} {manifest.version} answers. {manifest.intended_use}")
-    heatmaps = None
+    names = answers.Names(plain=identify)
+    base = base_of([from_list] if from_list else paths)
+    keep: list[Keep] = []
     if heatmap is not None:
-        heatmaps = answers.Heatmaps(heatmap, base_of([from_list] if from_list else paths))
+        heatmaps = answers.Heatmaps(answers.Beside(heatmap, base))
         heatmaps.require_of(classifier)
+        keep.append(heatmaps)
+    if kinds and out is not None:
+        keep.append(answers.Results(answers.Beside(out, base), kinds, classifier, names))
+    written = [Path(folder) for folder in (heatmap, out if kinds else None) if folder]
     watched = _watched(paths) if watch else None
-    find = _finder(watched, from_list, paths, part, heatmaps)
-    with _results(classifier, shape, out, resume) as results:
-        answered = answers.answer(
+    find = _finder(watched, from_list, paths, part, written)
+    file = None if kinds else out
+    with _results(classifier, shape, file, resume, frame) as sink:
+        missing = _missing(find(), sink.inputs)
+        answer = partial(
+            answers.answer,
             classifier,
-            _missing(find(), results.inputs),
+            names=names,
+            frame=frame,
             cores=threads,
-            heatmaps=heatmaps,
+            keep=keep,
             again=watched.again if watched else None,
         )
+        if series:
+            from medimg_edge.series import in_series
+
+            answered = in_series(missing, answer, names.of)
+        else:
+            answered = answer(missing)
         total = 0
         twice = not watch and (from_list is None or from_list.is_file())  # a pipe is read once
         if twice and output.shows_progress():
             output.progress("searching", 0, 0)
-            total = max(0, sum(1 for _ in find()) - results.inputs.total())
-        status = _write(answered, results, total)
+            total = max(0, sum(1 for _ in find()) - sink.inputs.total())
+        status = _write(answered, sink, total)
     if status:
         raise typer.Exit(status)
 
 
-class _Results(NamedTuple):
+class _Sink(NamedTuple):
     """Where records go; what is there already: the printed names, and how many had no answer."""
 
-    write: "Callable[[Record], None]"
+    write: "Callable[[Told], None]"
     inputs: Counter[str]
     failures: int
 
 
 @contextmanager
 def _results(
-    classifier: "Classifier", shape: Format, out: Path | None, resume: bool
-) -> Iterator[_Results]:
+    classifier: "Classifier", shape: Format, out: Path | None, resume: bool, frame: int | None
+) -> Iterator[_Sink]:
     if resume and out:
         from medimg_edge.record_lines import Origin
         from medimg_edge.results_file import ResultsFile
 
         bundle, profile = classifier.bundle, classifier.profile_hash
         origin = Origin(bundle.hash, classifier.artifact, profile)
-        with ResultsFile(out, shape.value, origin, len(bundle.manifest.findings)) as file:
-            yield _Results(file.write, file.inputs, file.failures)
+        findings = len(bundle.manifest.findings)
+        with ResultsFile(out, shape.value, origin, findings, frame) as file:
+            yield _Sink(file.write, file.inputs, file.failures)
     else:
         from medimg_edge.cli import answers
 
         with output.Sink(out) as sink:
             write = answers.writer(shape.value, sink)
-            yield _Results(write, Counter(), 0)
+            yield _Sink(write, Counter(), 0)
             write(None)
 
 
-def _write(records: "Iterable[Record]", results: _Results, total: int) -> int:
+def _write(answered: "Iterable[Sequence[Told]]", sink: _Sink, total: int) -> int:
     """Write the records as they come; what the exit status is to be."""
-    done, failures = 0, results.failures
+    done, failures = 0, sink.failures
     output.progress("answering", done, total)
     try:
-        for record in records:
-            results.write(record)
+        for records in answered:
+            for record in records:
+                sink.write(record)
+                if record.status == "error" or record.status == "rejected":
+                    failures += 1
+                    output.log(f"{record.input}: {record.status} [{record.code}] {record.message}")
             done += 1
-            if record.status != "ok":
-                failures += 1
-                output.log(f"{record.input}: {record.status} [{record.code}] {record.message}")
             output.progress("answering", done, total)
     except KeyboardInterrupt:
         output.note(f"Interrupted: {done} answered; they are written.")
@@ -229,16 +288,19 @@ def _finder(
     from_list: Path | None,
     paths: list[Path],
     part: "Shard | None",
-    heatmaps: "Heatmaps | None",
+    written: list[Path],
 ) -> "Callable[[], Iterator[Input]]":
-    """What goes through the inputs, each time from the start."""
+    """What goes through the inputs, each time from the start; not through what is written."""
+    from medimg_edge.cli.answers import Beside
     from medimg_edge.inputs import given, in_shard, listed
+
+    beside = [Beside(folder, folder) for folder in written]
 
     def find() -> "Iterator[Input]":
         found = iter(watched) if watched else listed(from_list) if from_list else given(paths)
         if part:
             found = in_shard(found, part)
-        return (each for each in found if not (heatmaps and heatmaps.hold(each.path)))
+        return (each for each in found if not any(own.hold(each.path) for own in beside))
 
     return find
 
@@ -274,6 +336,40 @@ def _part(shard: str | None) -> "Shard | None":
             param_hint="--shard",
         )
     return Shard(int(found[1]), int(found[2]))
+
+
+def _kinds(results: str | None) -> list[str]:
+    kinds = [each.strip() for each in results.split(",")] if results else []
+    if unknown := set(kinds) - {"sr", "sc", "json"}:
+        raise typer.BadParameter(
+            f"{sorted(unknown)[0]!r} is none of sr, sc, json.", param_hint="--results"
+        )
+    return kinds
+
+
+def _refuse_more(
+    kinds: list[str],
+    out: Path | None,
+    resume: bool,
+    series: bool,
+    watch: bool,
+    part: "Shard | None",
+) -> None:
+    rules = [
+        (not kinds or out is not None, "--results needs the folder to write into: --out."),
+        (
+            not kinds or out is None or not out.is_file(),
+            f"{out} is a file; --results needs a folder.",
+        ),
+        (not (kinds and resume), "--results writes anew what is there; leave out --resume."),
+        (
+            not (series and (resume or watch or part)),
+            "--series needs all of a series at once: without --resume, --watch and --shard.",
+        ),
+    ]
+    for holds, problem in rules:
+        if not holds:
+            raise typer.BadParameter(problem)
 
 
 def _refuse_contradictions(

@@ -22,7 +22,7 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
         return int(value)
     except (TypeError, ValueError) as error:
         raise DicomInvalid(
-            f"{keyword} {_tag(keyword)} of the DICOM file is {value!r}; one integer is accepted."
+            f"{keyword} {_tag(keyword)} of the DICOM file is not one integer."
         ) from error
 
 
@@ -36,6 +36,17 @@ def number(dataset: Dataset, keyword: str) -> float | None:
             f"{keyword} {_tag(keyword)} of the DICOM file is {value}; a finite number is accepted."
         )
     return float(value)
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """All numbers of an element; none where it is absent, empty, or holds anything else."""
+    value = dataset.get(keyword)
+    if value is None or isinstance(value, str | bytes):
+        return ()
+    try:
+        return tuple(float(each) for each in ([value] if first(value) is value else value))
+    except (TypeError, ValueError):
+        return ()
 
 
 def text(dataset: Dataset, keyword: str) -> str | None:

@@ -1,45 +1,47 @@
-"""A DICOM file -> Image: uncompressed, one frame, grey or RGB.
+"""A DICOM file -> Image, frame by frame.
 
 The stages are those of the Standard, in its order, one function each: the file (here), stored
-pixel values (``pixels.py``), modality values, value of interest, polarity (``grey.py``).
+pixel values (``pixels.py``, of encoded frames ``codestream.py``), the frame's own attributes
+(``functional_groups.py``), modality values, value of interest, polarity (``grey.py``), and what
+the header says beside (``header.py``). Overlays are left out.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medimg_edge.dicom.elements import integer, text
+from medimg_edge.dicom import codestream, functional_groups, header
+from medimg_edge.dicom.elements import text
 from medimg_edge.dicom.grey import is_inverted, modality_values, value_of_interest
-from medimg_edge.dicom.pixels import color_values, describe, stored_values
+from medimg_edge.dicom.pixels import GREY, color_values, describe, native_frame, used_bits
 from medimg_edge.errors import (
     DicomInvalid,
     DicomNoPixels,
     DicomTransferSyntax,
     InputError,
     NotAnImage,
+    TooLarge,
     Truncated,
     Unsupported,
 )
 from medimg_edge.image import Image, Range
+from medimg_edge.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
 _PREFIX = slice(128, 132)
-_IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_READ = {
-    _IMPLICIT: "Implicit VR Little Endian",
-    _EXPLICIT: "Explicit VR Little Endian",
-    _BIG: "Explicit VR Big Endian",
-}
-# Python's warning filters belong to the process; only one thread at a time may swap them.
-_WARNINGS = threading.Lock()
+_RLE = "1.2.840.10008.1.2.5"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _DEFLATED})
+MAX_INFLATED = 2 * MAX_PIXELS
+"""Bytes of a deflated data set: the largest image that is read, in 16 bits."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -59,87 +61,155 @@ def is_dicom(data: bytes) -> bool:
     return 0 < length <= 64 and length % 2 == 0
 
 
-def read_dicom(data: bytes) -> Image:
-    """The bytes of a DICOM file -> Image.
+class DicomFile:
+    """A file of which the header is read; frames are decoded when they are asked for.
 
-    Returns frames of shape (1, H, W, 1): modality values (PS3.3 C.11.1), uint8 or uint16 where the
-    file rescales nothing and stores no negative values, else float32; for color (1, H, W, 3), RGB.
-    ``voi`` is the VOI LUT, else the first window, else the range of all values that the stored
-    bits can hold, after the rescale.
+    frames: how many it holds.
 
-    Raises NotAnImage, DicomInvalid, DicomNoPixels, DicomTransferSyntax (compressed), Truncated,
-    TooLarge (both before the pixels are touched), Unsupported (several frames, palettes, 32 bits).
+    Raises NotAnImage, DicomInvalid, DicomNoPixels, DicomTransferSyntax, Truncated, TooLarge (before
+    pixels are touched or data inflated), Unsupported (32 bits, floating point, video).
     """
-    if not is_dicom(data):
-        raise NotAnImage("The content is not DICOM: it has no DICM prefix at byte 128.")
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of what is checked here
+
+    def __init__(self, data: bytes) -> None:
+        if not is_dicom(data):
+            raise NotAnImage("The content is not DICOM: it has no DICM prefix at byte 128.")
+        with _reading():
+            self._syntax = _transfer_syntax(data)
+            self._dataset = _dataset(data, self._syntax)
+            _check_kind(self._dataset)
+            self._layout = describe(self._dataset)
+        self.frames = self._layout.frames
+
+    def image(self, number: int | None = None) -> Image:
+        """Frame ``number``, from 1; it may be left out where there is one.
+
+        Returns frames of shape (1, H, W, 1): modality values (PS3.3 C.11.1), uint8 or uint16 where
+        the file rescales nothing and stores no negative values, else float32; for colour
+        (1, H, W, 3), RGB. ``voi`` is the VOI LUT, else the first window, else the range of all
+        values that the stored bits can hold, after the rescale.
+
+        Raises what reading the file does.
+        """
+        if number is None and self.frames > 1:
+            raise Unsupported(
+                f"The DICOM file has {self.frames} frames, and one is read at a time. Say which: "
+                f"--frame 1 to --frame {self.frames}, in Python frame=."
+            )
+        at = 1 if number is None else number
+        if not 1 <= at <= self.frames:
+            raise Unsupported(f"The DICOM file has no frame {at}; there are 1 to {self.frames}.")
+        with _reading():
+            return self._image(at - 1)
+
+    def _image(self, at: int) -> Image:
+        layout = self._layout
+        dataset = functional_groups.of_frame(self._dataset, at, self.frames)
+        if self._syntax in codestream.SYNTAXES:
+            stored, photometric, warned = codestream.frame(self._dataset, layout, at)
+            if self._syntax == _RLE:  # the cells as they were
+                stored = used_bits(stored, layout)
+            layout = layout._replace(signed=stored.dtype.kind == "i")
+        else:
+            stored, photometric = native_frame(self._dataset, layout, at), layout.photometric
+            warned = ()
+        warned += _padding_warning(dataset)
+        if layout.photometric in GREY:
+            values, low, high = modality_values(stored, dataset, layout)
+            voi, problem = value_of_interest(dataset, low, high)
+            inverted, contradiction = is_inverted(dataset)
+            warned += problem + contradiction
+        else:
+            values = color_values(stored, photometric, dataset, layout.bits_stored)
+            palette = photometric == "PALETTE COLOR"
+            bits = 8 * values.itemsize if palette else layout.bits_stored
+            voi, inverted = Range(0, 2**bits - 1), False
+        return Image(
+            frames=np.ascontiguousarray(values)[np.newaxis],
+            voi=voi,
+            source="dicom",
+            inverted=inverted,
+            header=header.describe(dataset, self._syntax, at + 1, self.frames),
+            warnings=warned,
+        )
+
+
+def read_dicom(data: bytes, frame: int | None = None) -> Image:
+    """The bytes of a DICOM file -> its image, of several frames the one that is asked for."""
+    return DicomFile(data).image(frame)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """The one edge to pydicom, which converts an element when it is asked for."""
+    from medimg_edge.dicom.quiet import quiet
+
+    with quiet():
         try:
-            return _image(_dataset(data))
+            yield
         except InputError:
             raise
-        except Exception as error:  # the one edge: pydicom converts an element when it is asked
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        except Exception as error:  # whose text may hold what the header says of a patient
             raise DicomInvalid(
-                f"The DICOM file cannot be read ({reason}). It is damaged or breaks the Standard: "
-                "export it again from its source."
+                f"The DICOM file cannot be read ({type(error).__name__}). It is damaged or breaks "
+                "the Standard: export it again from its source."
             ) from error
 
 
-def _dataset(data: bytes) -> FileDataset:
-    """The whole data set, once its transfer syntax is known to be plain: PS3.5 section 10."""
+def _dataset(data: bytes, syntax: str | None) -> FileDataset:
+    """The whole data set, once its transfer syntax is known to be read: PS3.5 section 10."""
     from pydicom import dcmread
 
-    syntax = _transfer_syntax(data)
-    if syntax is not None and syntax not in _READ:
+    if syntax is not None and syntax not in _NATIVE | codestream.SYNTAXES:
         from pydicom.uid import UID
 
-        readable = ", ".join(f"{name} ({uid})" for uid, name in _READ.items())
         raise DicomTransferSyntax(
-            f"The pixels are stored as {UID(syntax).name} ({syntax}); read are {readable}. "
-            "Export the image uncompressed."
+            f"The transfer syntax is {UID(syntax).name} ({UID(syntax)}); read are plain pixels, "
+            "RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K. Export the image uncompressed."
         )
+    if syntax == _DEFLATED:
+        _check_inflated(data)
     return dcmread(BytesIO(data), force=True)
+
+
+def _check_inflated(data: bytes) -> None:
+    """Count what a deflated data set becomes, without keeping it: pydicom inflates it whole."""
+    inflating, waiting, size = zlib.decompressobj(-zlib.MAX_WBITS), data[_meta_end(data) :], 0
+    while waiting and not inflating.eof:
+        size += len(inflating.decompress(waiting, 2**20))
+        waiting = inflating.unconsumed_tail
+        if size > MAX_INFLATED:
+            raise TooLarge(
+                f"The deflated DICOM file becomes more than {MAX_INFLATED:,} bytes; no image that "
+                "is read has as many. Export the image uncompressed."
+            )
+    if not inflating.eof:
+        raise Truncated(
+            "The deflated DICOM file ends before its data do: part of it is missing. Copy it "
+            "again from its source."
+        )
 
 
 def _transfer_syntax(data: bytes) -> str | None:
     """From the file meta information alone: pydicom inflates a deflated file while reading it."""
+    return text(_meta(data)[0], "TransferSyntaxUID")
+
+
+def _meta_end(data: bytes) -> int:
+    return _meta(data)[1]
+
+
+def _meta(data: bytes) -> tuple[Dataset, int]:
+    """The file meta information, PS3.10 section 7.1, and where it ends."""
     from pydicom.filereader import read_dataset
 
     file = BytesIO(data)
     file.seek(132 if data[_PREFIX] == b"DICM" else 0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    return text(meta, "TransferSyntaxUID")
-
-
-def _image(dataset: FileDataset) -> Image:
-    _check_kind(dataset)
-    layout = describe(dataset)
-    stored = stored_values(dataset, layout)
-    warned = _padding_warning(dataset)
-    if layout.samples == 3:
-        values = color_values(stored, layout)
-        voi, inverted = Range(0, 2**layout.bits_stored - 1), False
-    else:
-        values, low, high = modality_values(stored, dataset, layout)
-        voi, problem = value_of_interest(dataset, low, high)
-        inverted, contradiction = is_inverted(dataset)
-        warned += problem + contradiction
-    return Image(
-        frames=np.ascontiguousarray(values)[np.newaxis],
-        voi=voi,
-        source="dicom",
-        inverted=inverted,
-        spacing=_spacing(dataset),
-        modality=text(dataset, "Modality"),
-        body_part=text(dataset, "BodyPartExamined"),
-        view=text(dataset, "ViewPosition"),
-        warnings=warned,
-    )
+    return meta, file.tell()
 
 
 def _check_kind(dataset: Dataset) -> None:
-    """There are pixels, as integers, of one frame."""
+    """There are pixels, as integers."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise Unsupported("The DICOM pixels are floating point; integers are read.")
     if "PixelData" not in dataset:
@@ -153,14 +223,6 @@ def _check_kind(dataset: Dataset) -> None:
             f"The DICOM object (modality {kind}) has no pixel data, as reports and plans. "
             "Give the image itself."
         )
-    frames = integer(dataset, "NumberOfFrames", 1)
-    if frames != 1:
-        raise Unsupported(f"The DICOM file has {frames} frames; one is read. Export one frame.")
-    if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
-        raise Unsupported(
-            "The DICOM object is an enhanced multi-frame one, whose rescale and window are kept "
-            "for each frame. Export the frame as a classic single-frame object."
-        )
 
 
 def _padding_warning(dataset: Dataset) -> tuple[str, ...]:
@@ -168,14 +230,3 @@ def _padding_warning(dataset: Dataset) -> tuple[str, ...]:
     if "PixelPaddingValue" not in dataset:
         return ()
     return ("Pixel padding is declared and was left as it is.",)
-
-
-def _spacing(dataset: Dataset) -> tuple[float, float] | None:
-    """Rows, columns in mm. PS3.3 10.7.1.1 in the patient, else C.8.7.10 at the detector."""
-    value = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    if not value or isinstance(value, str | float) or len(value) != 2:
-        return None
-    rows, columns = float(value[0]), float(value[1])
-    if not (isfinite(rows) and isfinite(columns) and rows > 0 and columns > 0):
-        return None
-    return rows, columns

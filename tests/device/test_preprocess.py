@@ -314,7 +314,10 @@ def test_blank(value, channels):
     image = np.full((20, 20, channels), value, np.uint16)
     with pytest.raises(Blank):
         preprocess(read_image(image), SAME)
-    image[3, 4, -1] ^= 1
+    image[3, 4, -1] ^= 1  # of 65,536 levels: nobody sees it
+    with pytest.raises(Blank, match="window"):
+        preprocess(read_image(image), SAME)
+    image[3, 4, -1] ^= 0x8000
     assert preprocess(read_image(image), SAME).shape == SAME.shape
 
 

@@ -1,0 +1,308 @@
+"""Encoded frames: found in PixelData, checked to be whole, and decoded. PS3.5 annex A.4.
+
+What a codestream declares is compared with the header before anything is decoded, and one that was
+cut is an error: decoders fill with grey what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedRandom
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg_edge.dicom.pixels import Layout
+from medimg_edge.errors import DicomInvalid, DicomTransferSyntax, Truncated
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
+
+_RLE = "1.2.840.10008.1.2.5"
+_EXTENDED = "1.2.840.10008.1.2.4.51"
+_JPEG = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (50, 51, 57, 70, 80, 81))
+_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (90, 91, 201, 202, 203))
+SYNTAXES = _JPEG | _JPEG_2000 | {_RLE}
+"""The transfer syntaxes whose frames are encoded: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K."""
+
+_PLUGINS = ("gdcm", "pyjpegls", "pylibjpeg", "pydicom")
+"""pydicom's, in the order in which they are tried. Pillow's gives JPEG 2000 other values."""
+_END = b"\xff\xd9"
+_SOF = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
+_SOS, _SOF_LOSSLESS, _SIZ, _SOT = 0xDA, 0xC3, 0x51, 0x90
+_STDERR = threading.Lock()
+
+
+class Declared(NamedTuple):
+    """What a codestream says of its picture. signed: of JPEG 2000 alone."""
+
+    rows: int
+    columns: int
+    components: int
+    bits: int
+    signed: bool = False
+
+
+class Decoded(NamedTuple):
+    """(H, W, samples) as the decoder returned it, and the photometric interpretation of that."""
+
+    values: NDArray
+    photometric: str
+    warnings: tuple[str, ...] = ()
+
+
+def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
+    """Decode frame ``number``, from 0: uint8, uint16, int8 or int16.
+
+    Raises DicomInvalid, Truncated, DicomTransferSyntax (no decoder for it is installed).
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    encoded = _encoded(dataset, layout, number)
+    if syntax == _RLE:
+        _check_rle(encoded, layout)
+        return _by_pydicom(dataset, layout, number)
+    declared = _jpeg_2000(encoded) if syntax in _JPEG_2000 else _jpeg(encoded)
+    _check(declared, layout)
+    with _said_by_decoders() as said:
+        if syntax == _EXTENDED and declared.bits > 8:
+            decoded = _twelve_bits(encoded, layout)
+        else:
+            decoded = _by_pydicom(dataset, layout, number)
+    _check_said(said[0])
+    if declared.signed and not layout.signed:
+        values = decoded.values.view(f"i{decoded.values.itemsize}")
+        warning = "PixelRepresentation says unsigned, and the JPEG 2000 data are signed: signed."
+        return Decoded(values, decoded.photometric, (warning,))
+    return decoded
+
+
+def _encoded(dataset: FileDataset, layout: Layout, number: int) -> bytes:
+    """One frame's codestream without its padding, once every frame is known to be there."""
+    from pydicom.encaps import get_frame, parse_fragments
+
+    element = dataset["PixelData"]
+    if not element.is_undefined_length:
+        raise DicomInvalid(
+            "The transfer syntax says that the pixels are compressed, but they are plain."
+        )
+    fragments, _ = parse_fragments(element.value)
+    if fragments < layout.frames:
+        raise Truncated(
+            f"PixelData (7FE0,0010) has {fragments} compressed frames of {layout.frames}: part of "
+            "the image is missing. Copy it again."
+        )
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    return get_frame(
+        element.value, number, number_of_frames=layout.frames, extended_offsets=offsets
+    )
+
+
+def _jpeg(encoded: bytes) -> Declared:
+    """The frame header of JPEG (ITU-T T.81, B.2.2) and JPEG-LS (T.87, C.2.2)."""
+    _check_end(encoded, b"\xff\xd8")
+    declared, kind = None, 0
+    for marker, body in _segments(encoded):
+        if marker in _SOF and len(body) >= 6:
+            rows, columns = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            declared, kind = Declared(rows, columns, body[5], body[0]), marker
+        elif marker == _SOS and declared is not None:
+            _check_predictor(kind, declared, body)
+            return declared
+    raise _damaged("have no frame header")
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers and their parameters, up to the first scan's."""
+    position = 2
+    while position + 4 <= len(encoded) and encoded[position] == 0xFF:
+        marker = encoded[position + 1]
+        if marker == 0xFF:  # fill
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(encoded[position + 2 : position + 4])
+        yield marker, encoded[position + 4 : end]
+        position = end
+
+
+def _check_predictor(kind: int, declared: Declared, scan: bytes) -> None:
+    """Old encoders overflow in predictor 6 of 16 bits, new ones do not, and no file says which."""
+    if kind == _SOF_LOSSLESS and declared.bits == 16 and scan[-3:-2] == b"\6":
+        raise DicomTransferSyntax(
+            "The pixels are JPEG lossless of 16 bits with predictor 6, which encoders have written "
+            "in two ways that cannot be told apart. Export the image uncompressed."
+        )
+
+
+def _jpeg_2000(encoded: bytes) -> Declared:
+    """The SIZ segment, and that every tile-part has its length: ITU-T T.800, A.5.1 and A.4.2."""
+    if encoded[4:8] == b"jP  ":  # the file format, which PS3.5 A.4.4 forbids and some write
+        encoded = encoded[encoded.find(b"\xff\x4f\xff\x51") :]
+    _check_end(encoded, b"\xff\x4f")
+    position, declared = 2, None
+    while encoded[position : position + 2] != _END:
+        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4])
+        if encoded[position] != 0xFF or length < 2:
+            raise _damaged("lack a marker")
+        if marker == _SIZ:
+            declared = _size(encoded[position + 4 : position + 2 + length])
+        if marker == _SOT:
+            part = int.from_bytes(encoded[position + 6 : position + 10])
+            if part == 0:  # up to the end
+                break
+            position += part
+        else:
+            position += 2 + length
+        if position > len(encoded) - 2:
+            raise _damaged("end within a tile")
+    if declared is None:
+        raise Truncated(
+            "The JPEG 2000 data have no SIZ segment: they are damaged. Copy them again."
+        )
+    return declared
+
+
+def _size(segment: bytes) -> Declared:
+    if len(segment) < 37:
+        raise _damaged("have a short SIZ segment")
+    width, height, left, top = (int.from_bytes(segment[at : at + 4]) for at in (2, 6, 10, 14))
+    depth = segment[36]
+    return Declared(
+        height - top, width - left, int.from_bytes(segment[34:36]), (depth & 127) + 1, depth > 127
+    )
+
+
+def _check_end(encoded: bytes, start: bytes) -> None:
+    """It begins and ends as a codestream does; padding may follow."""
+    if not encoded.startswith(start):
+        raise DicomInvalid(
+            f"The compressed pixels begin with {encoded[:4]!r}, which is not what the transfer "
+            "syntax says. Export the image again."
+        )
+    if not encoded[-8:].rstrip(b"\0\xff").endswith(_END[1:]) or _END not in encoded[-8:]:
+        raise _damaged("end without their end marker")
+
+
+def _check(declared: Declared, layout: Layout) -> None:
+    if (declared.rows, declared.columns) != (layout.rows, layout.columns):
+        raise DicomInvalid(
+            f"The compressed pixels are {declared.columns} x {declared.rows}; the header says "
+            f"{layout.columns} x {layout.rows}."
+        )
+    if declared.components != layout.samples:
+        raise DicomInvalid(
+            f"The compressed pixels have {declared.components} components; the header says "
+            f"{layout.samples}."
+        )
+    if declared.bits > layout.bits_allocated:
+        raise DicomInvalid(
+            f"The compressed pixels have {declared.bits} bits; the header allocates "
+            f"{layout.bits_allocated}."
+        )
+
+
+def _check_rle(encoded: bytes, layout: Layout) -> None:
+    """As many segments as there are bytes in a pixel: PS3.5 annex G.5."""
+    segments = int.from_bytes(encoded[:4], "little")
+    expected = layout.samples * layout.bits_allocated // 8
+    if segments != expected:
+        raise DicomInvalid(
+            f"The RLE data have {segments} segments; {expected} are in a pixel of this image."
+        )
+
+
+def _by_pydicom(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
+    plugins = [each for each in _PLUGINS if each in decoder.available_plugins]
+    if not plugins:
+        raise _no_decoder(f"{syntax.name} ({syntax})")
+    for plugin in plugins:
+        try:
+            values, meta = decoder.as_array(dataset, index=number, raw=True, decoding_plugin=plugin)
+        except Exception:  # one that does not read it; the next may
+            continue
+        shape = layout.rows, layout.columns, layout.samples
+        return Decoded(values.reshape(shape), str(meta["photometric_interpretation"]))
+    raise _damaged(f"cannot be decoded as {syntax.name}")
+
+
+def _no_decoder(syntax: str) -> DicomTransferSyntax:
+    return DicomTransferSyntax(
+        f"The pixels are stored as {syntax}, and no decoder for that is installed: "
+        "pip install 'medimg-edge[dicom]', or export the image uncompressed."
+    )
+
+
+def _twelve_bits(encoded: bytes, layout: Layout) -> Decoded:
+    """JPEG of process 4: GDCM reads it, and pydicom's way to GDCM refuses it."""
+    try:
+        import gdcm
+    except ImportError as error:
+        raise _no_decoder(f"JPEG of 12 bits ({_EXTENDED})") from error
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(encoded)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((layout.columns, layout.rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(layout.photometric)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_EXTENDED)))
+    bits = layout.bits_stored
+    image.SetPixelFormat(gdcm.PixelFormat(layout.samples, 16, bits, bits - 1, int(layout.signed)))
+    data = image.GetBuffer().encode("utf-8", "surrogateescape")
+    values = np.frombuffer(data, "<i2" if layout.signed else "<u2")
+    return Decoded(values.reshape(layout.rows, layout.columns, layout.samples), layout.photometric)
+
+
+@contextmanager
+def _said_by_decoders() -> Iterator[list[str]]:
+    """What native decoders write to the process's standard error, which is theirs alone meanwhile.
+
+    GDCM's JPEG decoder says only there that data are missing, and returns a picture all the same.
+    """
+    said = [""]
+    with _STDERR, tempfile.TemporaryFile() as file:
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed
+            yield said
+            return
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said[0] = _content(file)
+
+
+def _content(file: BufferedRandom) -> str:
+    file.seek(0)
+    return file.read(10_000).decode(errors="replace")
+
+
+def _check_said(said: str) -> None:
+    for line in said.splitlines():
+        if "Corrupt JPEG data" in line and "extraneous bytes before marker 0xd9" not in line:
+            raise _damaged("lack data in the middle")
+
+
+def _damaged(problem: str) -> Truncated:
+    return Truncated(
+        f"The compressed pixels {problem}: the image was cut or damaged. Copy it again from its "
+        "source."
+    )
