@@ -229,7 +229,10 @@ def _decoders() -> Iterator[Finding]:
     if failed:
         yield Finding("decoders", "failed", "; ".join(failed), "install opencv and pydicom anew")
     else:
-        yield Finding("decoders", "ok", f"{', '.join(read)} (DICOM uncompressed)")
+        from medimg_edge.dicom import codestream
+
+        compressions = ", ".join(codestream.decodable())
+        yield Finding("decoders", "ok", f"{', '.join(read)}; in DICOM: plain, {compressions}")
 
 
 def _answer() -> Finding:

@@ -30,6 +30,13 @@ _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (90, 91, 201, 2
 SYNTAXES = _JPEG | _JPEG_2000 | {_RLE}
 """The transfer syntaxes whose frames are encoded: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K."""
 
+_FAMILIES = {
+    "RLE": _RLE,
+    "JPEG": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.90",
+    "HTJ2K": "1.2.840.10008.1.2.4.201",
+}
 _PLUGINS = ("gdcm", "pyjpegls", "pylibjpeg", "pydicom")
 """pydicom's, in the order in which they are tried. Pillow's gives JPEG 2000 other values."""
 _END = b"\xff\xd9"
@@ -54,6 +61,11 @@ class Decoded(NamedTuple):
     values: NDArray
     photometric: str
     warnings: tuple[str, ...] = ()
+
+
+def decodable() -> list[str]:
+    """The compressions for which this machine has a decoder."""
+    return [name for name, syntax in _FAMILIES.items() if _plugins(syntax)]
 
 
 def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
@@ -221,10 +233,9 @@ def _by_pydicom(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = get_decoder(syntax)
-    plugins = [each for each in _PLUGINS if each in decoder.available_plugins]
-    if not plugins:
+    if not (plugins := _plugins(syntax)):
         raise _no_decoder(f"{syntax.name} ({syntax})")
+    decoder = get_decoder(syntax)
     for plugin in plugins:
         try:
             values, meta = decoder.as_array(dataset, index=number, raw=True, decoding_plugin=plugin)
@@ -233,6 +244,13 @@ def _by_pydicom(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
         shape = layout.rows, layout.columns, layout.samples
         return Decoded(values.reshape(shape), str(meta["photometric_interpretation"]))
     raise _damaged(f"cannot be decoded as {syntax.name}")
+
+
+def _plugins(syntax: str) -> list[str]:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    available = get_decoder(syntax).available_plugins
+    return [each for each in _PLUGINS if each in available]
 
 
 def _no_decoder(syntax: str) -> DicomTransferSyntax:
