@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from math import isfinite
-from threading import Lock
 from types import ModuleType
 from typing import Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medimg_edge import native_stderr
 from medimg_edge.cores import images_at_once
 from medimg_edge.errors import ExtraMissing, ModelLoad, ModelOutput, NotFinite
 from medimg_edge.manifest import Input, Manifest
@@ -156,7 +154,7 @@ class _LiteRtEngine:
             ) from error
 
         def interpreter() -> Interpreter:
-            with _quiet_stderr():
+            with native_stderr.captured():  # it announces its delegate there
                 made = Interpreter(model_content=model, num_threads=threads)
                 made.allocate_tensors()
             return made
@@ -194,32 +192,6 @@ class _LiteRtEngine:
         outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
         self._idle.append(runner)
         return _checked(outputs, len(pixels), self._manifest)
-
-
-_STDERR = Lock()
-"""Two threads that turn it away would each bring back what the other left."""
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """LiteRT announces its delegate there, and nothing turns that off."""
-    with _STDERR:
-        yield from _turned_away()
-
-
-def _turned_away() -> Iterator[None]:
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _import_openvino() -> ModuleType:

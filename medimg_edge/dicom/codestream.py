@@ -6,22 +6,19 @@ cut is an error: decoders fill with grey what is missing.
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedRandom
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medimg_edge import native_stderr
 from medimg_edge.dicom.pixels import Layout
 from medimg_edge.errors import DicomInvalid, DicomTransferSyntax, Truncated
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
+    from pydicom.uid import UID
 
 _RLE = "1.2.840.10008.1.2.5"
 _EXTENDED = "1.2.840.10008.1.2.4.51"
@@ -42,7 +39,6 @@ _PLUGINS = ("gdcm", "pyjpegls", "pylibjpeg", "pydicom")
 _END = b"\xff\xd9"
 _SOF = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
 _SOS, _SOF_LOSSLESS, _SIZ, _SOT = 0xDA, 0xC3, 0x51, 0x90
-_STDERR = threading.Lock()
 
 
 class Declared(NamedTuple):
@@ -77,15 +73,17 @@ def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
     encoded = _encoded(dataset, layout, number)
     if syntax == _RLE:
         _check_rle(encoded, layout)
-        return _by_pydicom(dataset, layout, number)
+        return _by_pydicom(encoded, syntax, layout)
+    if syntax in _JPEG_2000:
+        encoded = _without_boxes(encoded)
     declared = _jpeg_2000(encoded) if syntax in _JPEG_2000 else _jpeg(encoded)
     _check(declared, layout)
-    with _said_by_decoders() as said:
+    with native_stderr.captured() as said:
         if syntax == _EXTENDED and declared.bits > 8:
             decoded = _twelve_bits(encoded, layout)
         else:
-            decoded = _by_pydicom(dataset, layout, number)
-    _check_said(said[0])
+            decoded = _by_pydicom(encoded, syntax, layout)
+    _check_said(said)
     if declared.signed and not layout.signed:
         values = decoded.values.view(f"i{decoded.values.itemsize}")
         warning = "PixelRepresentation says unsigned, and the JPEG 2000 data are signed: signed."
@@ -152,10 +150,15 @@ def _check_predictor(kind: int, declared: Declared, scan: bytes) -> None:
         )
 
 
+def _without_boxes(encoded: bytes) -> bytes:
+    """The codestream in a JP2 file, which PS3.5 A.4.4 forbids and some write."""
+    if encoded[4:8] != b"jP  ":
+        return encoded
+    return encoded[max(0, encoded.find(b"\xff\x4f\xff\x51")) :]
+
+
 def _jpeg_2000(encoded: bytes) -> Declared:
     """The SIZ segment, and that every tile-part has its length: ITU-T T.800, A.5.1 and A.4.2."""
-    if encoded[4:8] == b"jP  ":  # the file format, which PS3.5 A.4.4 forbids and some write
-        encoded = encoded[encoded.find(b"\xff\x4f\xff\x51") :]
     _check_end(encoded, b"\xff\x4f")
     position, declared = 2, None
     while encoded[position : position + 2] != _END:
@@ -229,16 +232,30 @@ def _check_rle(encoded: bytes, layout: Layout) -> None:
         )
 
 
-def _by_pydicom(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
+def _by_pydicom(encoded: bytes, syntax: UID, layout: Layout) -> Decoded:
+    from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
-    syntax = dataset.file_meta.TransferSyntaxUID
     if not (plugins := _plugins(syntax)):
         raise _no_decoder(f"{syntax.name} ({syntax})")
-    decoder = get_decoder(syntax)
+    frames, decoder = encapsulate([encoded], has_bot=False), get_decoder(syntax)
+    options: dict[str, Any] = {
+        "pixel_keyword": "PixelData",
+        "number_of_frames": 1,
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": int(layout.planar),
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.bits_stored,
+        "pixel_representation": int(layout.signed),
+    }
     for plugin in plugins:
         try:
-            values, meta = decoder.as_array(dataset, index=number, raw=True, decoding_plugin=plugin)
+            values, meta = decoder.as_array(
+                frames, index=0, raw=True, decoding_plugin=plugin, **options
+            )
         except Exception:  # one that does not read it; the next may
             continue
         shape = layout.rows, layout.columns, layout.samples
@@ -286,35 +303,9 @@ def _twelve_bits(encoded: bytes, layout: Layout) -> Decoded:
     return Decoded(values.reshape(layout.rows, layout.columns, layout.samples), layout.photometric)
 
 
-@contextmanager
-def _said_by_decoders() -> Iterator[list[str]]:
-    """What native decoders write to the process's standard error, which is theirs alone meanwhile.
-
-    GDCM's JPEG decoder says only there that data are missing, and returns a picture all the same.
-    """
-    said = [""]
-    with _STDERR, tempfile.TemporaryFile() as file:
-        try:
-            kept = os.dup(2)
-        except OSError:  # it is closed
-            yield said
-            return
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said[0] = _content(file)
-
-
-def _content(file: BufferedRandom) -> str:
-    file.seek(0)
-    return file.read(10_000).decode(errors="replace")
-
-
-def _check_said(said: str) -> None:
-    for line in said.splitlines():
+def _check_said(said: list[str]) -> None:
+    """GDCM's JPEG decoder says there alone that data are missing, and returns a picture."""
+    for line in said:
         if "Corrupt JPEG data" in line and "extraneous bytes before marker 0xd9" not in line:
             raise _damaged("lack data in the middle")
 
