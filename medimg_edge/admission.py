@@ -1,7 +1,7 @@
 """Whether an image is of the kind that a model reads, by what its DICOM header says.
 
 Another modality, region of the body or view is refused. Where the header says nothing, or a word
-that the Standard does not have, the image is answered with a warning: half of all headers do.
+that the Standard does not have, the image is answered with a warning: many headers do.
 """
 
 from __future__ import annotations

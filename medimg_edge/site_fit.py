@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.classifier import Classifier, Progress
+from medimg_edge.dicom.origin import numbered, origin
 from medimg_edge.errors import DataInvalid, TooFewImages
 from medimg_edge.label_csv import LabelledImage, first_few, read_labels
 from medimg_edge.manifest import Manifest
@@ -64,8 +65,9 @@ def fit_profile(
     labels = manifest.findings
     y = np.array([[label in row.labels for label in labels] for row in answered])
     p = np.array([[each.probability for each in one.findings] for one in found.predictions])
-    groups = [row.group or row.name for row in answered]
-    grouped = any(row.group for row in answered)
+    patients = _patients(answered)
+    groups = [patient or row.name for row, patient in zip(answered, patients, strict=True)]
+    grouped = any(patients)
     _refuse_one_class(sheet, y, labels, len(found.failures))
 
     points = manifest.decision[classifier.artifact]
@@ -91,6 +93,12 @@ def fit_profile(
     )
     failures = tuple(failure for _, failure in found.failures)
     return Fitted(profile, measured, failures, (*said, *ungrouped(grouped)))
+
+
+def _patients(rows: list[LabelledImage]) -> list[str | None]:
+    """As the sheet tells them; where it tells none, as the headers of DICOM files do."""
+    told = [row.group for row in rows]
+    return told if any(told) else numbered(origin(row.path).patient for row in rows)
 
 
 def _refuse_task(manifest: Manifest, targets: Targets) -> None:

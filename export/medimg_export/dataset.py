@@ -1,7 +1,7 @@
 """A source of labelled images -> Dataset: class folders, a CSV, or a MedMNIST ``.npz``.
 
-Nothing is decoded here. What is left out is listed in ``problems``, what was decided in ``notes``;
-both go into ``run.json``.
+Nothing is decoded here; of DICOM files the header is read. What is left out is listed in
+``problems``, what was decided in ``notes``; both go into ``run.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from medimg_edge.manifest import Preprocessing, Task
 from medimg_edge.reader import read_image
 from medimg_edge.record import printable
 from medimg_export.class_folders import list_class_folders
+from medimg_export.headers import with_headers
 from medimg_export.label_csv import has_columns, list_csv
 from medimg_export.labelling import in_task_order, names_of, plain_negatives, refuse_outside
 from medimg_export.listing import Listing, Problem, Row, Split, compiled, first_few
@@ -102,6 +103,7 @@ def open_dataset(
     positive: str | None = None,
     group_pattern: str | None = None,
     task: Task | None = None,
+    modality: Sequence[str] = (),
 ) -> Dataset:
     """List the images and labels at ``path``; see the module's docstring.
 
@@ -109,13 +111,19 @@ def open_dataset(
         their order.
     positive: which of two labels is positive; see ``NEGATIVE_LABELS`` for the rule without it.
     group_pattern: a regular expression searched in each file's name (in its path, if the pattern
-        has a slash). The group is what its parentheses match, else the whole match.
+        has a slash). The group is what its parentheses match, else the whole match. Where neither a
+        pattern nor the data set tells groups, DICOM headers do.
     task: None: multilabel if an image has several labels, binary for two, else multiclass.
+    modality: what the model is for, in DICOM's words; files of another one are left out, because
+        a device would refuse them. Empty: any.
 
     Raises DataMissing, DataInvalid, TooFewImages (one class), PositiveUnknown.
     """
     path = Path(path)
-    listing = _printable(_listing(path, labels))
+    listing = with_headers(
+        path, _listing(path, labels), modality=modality, patients=group_pattern is None
+    )
+    listing = _printable(listing)
     if listing.several and task not in (None, "multilabel"):
         raise DataInvalid(f"{path} gives an image several labels; a {task} task has one for each.")
     declared = labels or listing.labels

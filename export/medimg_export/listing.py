@@ -31,7 +31,7 @@ class Problem:
     """Something that was left out, or that the owner of the data should look at.
 
     name: the sample or file; where there are many, the folder that holds them.
-    code: of the reading error (``input-truncated``, ``blank``, ...), or one of
+    code: of the reading error (``input-truncated``, ``blank``, ...), ``wrong-modality``, or one of
         data-contradictory    the same content has different labels; all of it is left out
         data-duplicate-row    a CSV row that says again what another one said
         data-no-row           images beside the CSV that it does not name

@@ -79,6 +79,7 @@ def prepare(
         positive=spec.positive,
         group_pattern=spec.group_pattern,
         task=spec.task,
+        modality=recipe.card.modality,
     )
     if order is not None and dataset.task != "binary":
         dataset = dataset.in_order(order)

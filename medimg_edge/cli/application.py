@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medimg_edge import __version__
-from medimg_edge.cli import device, infer, machine, output, site, workstation
+from medimg_edge.cli import device, infer, machine, node, output, privacy, site, workstation
 
 app = typer.Typer(
     name="medimg-edge",
@@ -50,7 +50,9 @@ for command in (
     machine.tune,
     machine.bench,
     machine.doctor,
+    privacy.deidentify,
     device.schema,
+    node.listen,
     workstation.train,
     workstation.export,
     workstation.evaluate,

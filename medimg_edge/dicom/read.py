@@ -76,7 +76,7 @@ class DicomFile:
         with _reading():
             self._syntax = _transfer_syntax(data)
             self._dataset = _dataset(data, self._syntax)
-            _check_kind(self._dataset)
+            _check_kind(self._dataset, self._syntax)
             self._layout = describe(self._dataset)
         self.frames = self._layout.frames
 
@@ -92,8 +92,8 @@ class DicomFile:
         """
         if number is None and self.frames > 1:
             raise Unsupported(
-                f"The DICOM file has {self.frames} frames, and one is read at a time. Say which: "
-                f"--frame 1 to --frame {self.frames}, in Python frame=."
+                f"The DICOM file has {self.frames} frames, and one is read at a time. Say which "
+                "(infer --frame, in Python frame=), or export one frame."
             )
         at = 1 if number is None else number
         if not 1 <= at <= self.frames:
@@ -208,12 +208,12 @@ def _meta(data: bytes) -> tuple[Dataset, int]:
     return meta, file.tell()
 
 
-def _check_kind(dataset: Dataset) -> None:
+def _check_kind(dataset: Dataset, syntax: str | None) -> None:
     """There are pixels, as integers."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise Unsupported("The DICOM pixels are floating point; integers are read.")
     if "PixelData" not in dataset:
-        if "Rows" in dataset:
+        if "Rows" in dataset or syntax in codestream.SYNTAXES:
             raise Truncated(
                 "The DICOM file describes an image and holds no pixel data: it was cut, or its "
                 "pixels were removed. Copy it again from its source."

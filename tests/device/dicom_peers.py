@@ -87,7 +87,7 @@ class Network:
         return Path(f"/proc/{self._holder.pid}/root{path}")
 
     def start(self, *command: object, **options: Any) -> subprocess.Popen:
-        inside = ["nsenter", "-t", str(self._holder.pid), "-U", "-n", "-m"]
+        inside = ["nsenter", "-t", str(self._holder.pid), "-U", "-n", "-m", f"--wd={os.getcwd()}"]
         process = subprocess.Popen(
             [*inside, "--preserve-credentials", *map(str, command)], **options
         )

@@ -1,10 +1,7 @@
 """DICOM: pydicom's own test files, and objects written here, stage by stage."""
 
-import csv
-import os
 import subprocess
 import sys
-import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -35,7 +31,7 @@ from medimg_edge.errors import (
     Truncated,
     Unsupported,
 )
-from medimg_edge.image import Image, Range, Table, Window
+from medimg_edge.image import Header, Image, Range, Table, Window
 
 STORED = np.arange(12, dtype=np.uint16).reshape(3, 4) * 300
 
@@ -94,6 +90,11 @@ def values(image: Image) -> np.ndarray:
     return image.frames[0, ..., 0]
 
 
+def header(image: Image) -> Header:
+    assert image.header is not None
+    return image.header
+
+
 # -- Real files ------------------------------------------------------------------------------
 
 
@@ -131,29 +132,20 @@ def test_values_are_those_that_pydicom_reads(name):
 )
 def test_what_the_header_says(name, voi, spacing, modality):
     image = read_dicom(shipped(name))
-    assert (image.voi, image.spacing, image.modality) == (voi, spacing, modality)
+    found = header(image)
+    assert (image.voi, found.spacing, found.modality) == (voi, spacing, modality)
     assert (image.source, image.inverted) == ("dicom", False)
 
 
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        (
-            "JPEG2000.dcm",
-            DicomTransferSyntax,
-            "JPEG 2000 Image Compression (1.2.840.10008.1.2.4.91",
-        ),
-        ("MR_small_RLE.dcm", DicomTransferSyntax, "RLE Lossless (1.2.840.10008.1.2.5)"),
-        ("SC_rgb_jpeg_dcmtk.dcm", DicomTransferSyntax, "JPEG Baseline (Process 1)"),
-        ("image_dfl.dcm", DicomTransferSyntax, "Deflated Explicit VR Little Endian"),
         ("MR_truncated.dcm", Truncated, "8,130 bytes"),
         ("rtplan.dcm", DicomNoPixels, "RTPLAN"),
         ("test-SR.dcm", DicomNoPixels, "SR"),
-        ("examples_palette.dcm", Unsupported, "PALETTE COLOR"),
-        ("SC_ybr_full_422_uncompressed.dcm", Unsupported, "YBR_FULL_422"),
-        ("rtdose.dcm", Unsupported, "15 frames"),
+        ("examples_ybr_color.dcm", Unsupported, "30 frames"),
         ("rtdose_1frame.dcm", Unsupported, "32"),
-        ("liver_1frame.dcm", Unsupported, "enhanced"),
+        ("liver_1frame.dcm", Unsupported, "BitsAllocated (0028,0100) is 1;"),
     ],
 )
 def test_real_files_that_are_refused(name, error, says):
@@ -340,10 +332,11 @@ def test_polarity(photometric, shape, inverted, warned):
 def test_words_of_the_header():
     elements = {"BodyPartExamined": "CHEST ", "ViewPosition": "PA", "PixelPaddingValue": 0}
     image = read_dicom(dicom(ImagerPixelSpacing=["0.15", "0.2"], **elements))
-    assert (image.modality, image.body_part, image.view) == ("DX", "CHEST", "PA")
-    assert image.spacing == (0.15, 0.2)
+    found = header(image)
+    assert (found.modality, found.body_part, found.view) == ("DX", "CHEST", "PA")
+    assert found.spacing == (0.15, 0.2)
     assert "padding" in image.warnings[0]
-    assert read_dicom(dicom(PixelSpacing=["0", "1"])).spacing is None
+    assert header(read_dicom(dicom(PixelSpacing=["0", "1"]))).spacing is None
 
 
 @pytest.mark.parametrize(
@@ -360,7 +353,7 @@ def test_words_of_the_header():
         ({"BitsStored": 17}, DicomInvalid, "17 bits"),
         ({"HighBit": 3}, DicomInvalid, "bit 3"),
         ({"SamplesPerPixel": 3}, DicomInvalid, "3 samples"),
-        ({"PhotometricInterpretation": None}, Unsupported, "absent"),
+        ({"PhotometricInterpretation": None}, Unsupported, "none of MONOCHROME1"),
         ({"NumberOfFrames": "2"}, Unsupported, "2 frames"),
         ({"RescaleSlope": "0", "RescaleIntercept": "0"}, DicomInvalid, "is 0"),
         ({"RescaleSlope": "1e300", "RescaleIntercept": "0"}, DicomInvalid, "exceeds"),
@@ -376,7 +369,7 @@ def test_refused(elements, error, says):
 
 def test_unknown_transfer_syntax_is_named():
     data = dicom().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.99999.1.2.1\0")
-    with pytest.raises(DicomTransferSyntax, match=r"1\.2\.840\.99999\.1\.2\.1.*Implicit VR"):
+    with pytest.raises(DicomTransferSyntax, match=r"1\.2\.840\.99999\.1\.2\.1.*RLE"):
         read_dicom(data)
 
 
@@ -400,33 +393,6 @@ def test_not_dicom():
         assert not is_dicom(data)
     with pytest.raises(NotAnImage):
         read_dicom(b"text")
-
-
-BOMB = """
-import resource, sys
-from medimg_edge.dicom import read_dicom
-from medimg_edge.errors import DicomTransferSyntax
-def peak():  # of this program alone: ru_maxrss keeps that of the process before exec
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-before = peak()
-try:
-    read_dicom(sys.stdin.buffer.read())
-except DicomTransferSyntax:
-    print((peak() - before) // 1024)
-"""
-
-
-def test_deflated_bomb_is_not_inflated():
-    head = dicom(syntax=DeflatedExplicitVRLittleEndian)
-    start = meta_end(head)
-    squeeze = zlib.compressobj(9, wbits=-15)
-    block = squeeze.compress(bytes(10**7)) + squeeze.flush(zlib.Z_FULL_FLUSH)
-    body = block * 50 + squeeze.flush()
-    run = subprocess.run(
-        [sys.executable, "-c", BOMB], input=head[:start] + body, capture_output=True, check=True
-    )
-    assert int(run.stdout) < 200
 
 
 def test_quiet_and_light():
@@ -476,29 +442,3 @@ def test_mutations_give_an_image_or_our_error(data, edits):
         return
     assert image.frames.dtype in (np.uint8, np.uint16, np.float32)
     assert np.isfinite(image.voi.grey(image.frames)).all()
-
-
-@pytest.mark.data
-@pytest.mark.skipif("MEDIMG_EDGE_DATA" not in os.environ, reason="MEDIMG_EDGE_DATA is unset")
-@pytest.mark.filterwarnings("ignore")
-def test_real_collection():
-    """Every file ends in an image that equals pydicom's or in an error of ours."""
-    folder = Path(os.environ["MEDIMG_EDGE_DATA"], "dicom")
-    with (folder / "manifest.csv").open(newline="") as file:
-        names = [row["file"] for row in csv.DictReader(file)]
-    read = 0
-    for name in names:
-        data = (folder / name).read_bytes()
-        try:
-            image = read_dicom(data)
-        except InputError:
-            continue
-        read += 1
-        dataset = dcmread(BytesIO(data))
-        expected = apply_modality_lut(dataset.pixel_array, dataset)
-        if dataset.PhotometricInterpretation == "YBR_FULL":
-            continue
-        assert np.allclose(
-            image.frames[0], expected.reshape(image.frames.shape[1:]), rtol=1e-6, atol=1e-3
-        ), name
-    assert read >= 15

@@ -1,0 +1,306 @@
+"""The command that listens: images in, results out, by DICOM."""
+
+import signal
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medimg_edge.cli import output
+from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
+
+if TYPE_CHECKING:
+    from medimg_edge.classifier import Classifier
+    from medimg_edge.dicom.node.sender import Sender
+    from medimg_edge.dicom.node.service import Answer, Answered
+    from medimg_edge.dicom.node.settings import TlsFiles
+    from medimg_edge.dicom.node.spool import Spool
+    from medimg_edge.dicom.pseudonym import Pseudonyms
+    from medimg_edge.record import Record
+
+INTERRUPTED = 130
+
+_KINDS = ("sr", "sc", "json")
+
+
+def listen(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that answers: a folder, or a name.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for images, results and what waits.")
+    ],
+    port: Annotated[int, typer.Option(help="0 is any free one.")] = 11112,
+    aet: Annotated[str, typer.Option(metavar="AET", help="Our AE title.")] = "MEDIMG",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; only this machine reaches the default.")
+    ] = "127.0.0.1",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AET", help="An AE title that may send. Repeat it. Default: every one."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Speak TLS alone: our certificate, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The authorities whose certificates peers show."),
+    ] = None,
+    results: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="Reports (sr), pictures (sc), and records (json), separated by commas.",
+        ),
+    ] = ",".join(_KINDS),
+    send_to: Annotated[
+        str | None,
+        typer.Option(metavar="AET@HOST:PORT", help="Send reports and pictures to this archive."),
+    ] = None,
+    send_tls: Annotated[
+        bool, typer.Option("--send-tls", help="By TLS, with the same three files.")
+    ] = False,
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="Do not delete images once they are answered.")
+    ] = False,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images that may wait for an answer; more are refused.")
+    ] = 1000,
+    reserve: Annotated[
+        int, typer.Option(min=0, metavar="MB", help="With less free disk, images are refused.")
+    ] = 256,
+    artifact: Annotated[
+        str, typer.Option(help="A model file of the bundle; auto is what tune chose.")
+    ] = "auto",
+    profile: Annotated[
+        str,
+        typer.Option(
+            envvar="MEDIMG_EDGE_PROFILE",
+            help="A site profile; auto is the one beside the bundle, none is none.",
+        ),
+    ] = "auto",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Answer images of another kind than the model's, too."),
+    ] = False,
+) -> None:
+    """Receive DICOM images, answer them, and send the results to an archive, until it is ended.
+
+    An image is acknowledged when it is safe on the disk. Whatever ends the process or the power,
+    the next start goes on: every acknowledged image is answered, and every result is kept in DIR
+    or sent, once. Exit 0 after SIGTERM, 130 after Ctrl-C.
+
+    DIR/results/ID/ has the results of an image, DIR/outbox/ID/ those that are still to be sent. ID
+    stands for its SOP Instance UID, and does not give it away.
+
+    Examples:
+
+    medimg-edge listen pneumonia-cxr --out node/
+
+    medimg-edge listen our-bundle --out node/ --host 0.0.0.0 --allow CR1 --send-to PACS@10.0.0.5:104
+
+    medimg-edge listen our-bundle --out node/ --tls-cert our.crt --tls-key our.key --tls-ca ca.crt
+    """
+    kinds = _kinds(results)
+    tls = _tls_files(tls_cert, tls_key, tls_ca)
+    if send_tls and not (send_to and tls):
+        raise typer.BadParameter("--send-tls needs --send-to and the three files of --tls-...")
+    with _installed():
+        from medimg_edge.dicom.node.service import Service
+        from medimg_edge.dicom.node.settings import Settings
+        from medimg_edge.dicom.node.spool import Spool
+
+        settings = Settings(port=port, host=host, aet=aet, allow=tuple(allow or ()), tls=tls)
+        classifier = _classifier(bundle, artifact, profile, force)
+        spool = Spool(
+            out,
+            queue=queue,
+            reserve_bytes=reserve * 10**6,
+            send=send_to is not None,
+            keep_images=keep_images,
+        )
+        sender = _sender(spool, send_to, settings.aet, tls if send_tls else None)
+        service = Service(
+            settings,
+            spool,
+            _answer(classifier, kinds, spool.pseudonyms),
+            report=_report,
+            log=_log,
+            sender=sender,
+        )
+    if tls is None and not _is_loopback(host):
+        output.warn(
+            "connections are neither encrypted nor authenticated: whoever reaches this address can "
+            "send, and read along. Give --tls-cert, --tls-key and --tls-ca."
+        )
+    with _asked_to_end() as asked:
+        service.start()
+        at, number = service.address
+        _say(f"{settings.aet} listens on {at}, port {number}; {len(spool.waiting())} images wait.")
+        end = asked.get()
+        output.note("Ending: what is not done yet waits for the next start.")
+        service.stop()
+    if end == signal.SIGINT:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _kinds(text: str) -> frozenset[str]:
+    kinds = frozenset(each.strip() for each in text.split(","))
+    if unknown := sorted(kinds - set(_KINDS)):
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is no kind of result; there are {', '.join(_KINDS)}.",
+            param_hint="--results",
+        )
+    return kinds
+
+
+def _tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> "TlsFiles | None":
+    if cert is None and key is None and ca is None:
+        return None
+    if cert is None or key is None or ca is None:
+        raise typer.BadParameter("TLS needs --tls-cert, --tls-key and --tls-ca, all three.")
+    from medimg_edge.dicom.node.settings import TlsFiles
+
+    return TlsFiles(cert, key, ca)
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(
+            f"`listen` needs {error.name}, which is not installed: pip install 'medimg-edge[dicom]'"
+        ) from error
+
+
+def _classifier(bundle: Path, artifact: str, profile: str, force: bool) -> "Classifier":
+    from medimg_edge import device_profile
+    from medimg_edge.bundle import Bundle
+    from medimg_edge.classifier import Classifier
+
+    opened = Bundle.open(bundle)
+    return Classifier(
+        opened,
+        artifact=artifact,
+        profile=None if profile == "none" else profile,
+        device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
+        force=force,
+    )
+
+
+def _sender(
+    spool: "Spool", send_to: str | None, calling: str, tls: "TlsFiles | None"
+) -> "Sender | None":
+    if send_to is None:
+        if left := len(spool.outbox.pending()):
+            output.warn(f"{left} results wait for an archive: give --send-to to send them.")
+        return None
+    from medimg_edge.dicom.node.sender import Peer, Sender
+    from medimg_edge.dicom.node.tls import client_context
+
+    return Sender(
+        spool.outbox,
+        Peer.parse(send_to),
+        calling=calling,
+        tls=client_context(tls) if tls else None,
+        log=_log,
+    )
+
+
+def _answer(classifier: "Classifier", kinds: Collection[str], pseudonyms: "Pseudonyms") -> "Answer":
+    """What answers an image's file: a record for each frame, and results of those answered."""
+    from msgspec.structs import replace
+
+    from medimg_edge.dicom.answer import results
+    from medimg_edge.dicom.node.service import Answered
+    from medimg_edge.record import Failure, dicom, encode
+
+    made = [each for each in kinds if each != "json"]
+    if "sr" in made:
+        import medimg_edge.dicom.answer.report  # noqa: F401 - now: it takes long, or is missing
+
+    def answer(image: Path, name: str) -> "Answered":
+        try:
+            data = image.read_bytes()
+        except OSError as error:
+            raise InputMissing(f"The received image cannot be read: {error.strerror}.") from error
+        records, files = [], {}
+        for each in classifier.predict_frames(data, name=name):
+            if isinstance(each, Failure):
+                records.append(each)
+                continue
+            told = dicom(each.header, pseudonyms.of) if each.header else None
+            records.append(replace(each.record, dicom=told))
+            found = results.make(
+                data,
+                each,
+                classifier.manifest,
+                classifier.points,
+                identifier=name,
+                kinds=made,
+                frame=each.record.frame,
+            )
+            prefix = f"{each.record.frame}." if each.record.frames else ""
+            files.update((prefix + key, value) for key, value in found.items())
+        if "json" in kinds or any(isinstance(each, Failure) for each in records):
+            files["json"] = b"".join(encode(each) + b"\n" for each in records)
+        return Answered(records, files)
+
+    return answer
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[SimpleQueue[int]]:
+    """The signals that end a service, as they come. A signal may interrupt anything but this."""
+    asked: SimpleQueue[int] = SimpleQueue()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.put(number)
+
+    before = {each: signal.signal(each, ask) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(record: "Record") -> None:
+    """One line for an answered image, or frame of it: whose it is, the archive knows."""
+    frame = f" frame {record.frame}" if record.frame else ""
+    if record.status != "ok":
+        _say(f"{record.input}{frame}  {record.status} [{record.code}]")
+    else:
+        found = (
+            f"{each.label} {each.probability:.3f}  {each.decision}" for each in record.findings
+        )
+        _say(f"{record.input}{frame}  {'  '.join(found)}")
+
+
+def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
+    """A full disk, or a reader that went away, must not end what answers and sends."""
+
+    def quiet(line: str) -> None:
+        with suppress(OSError, WriteError):
+            say(line)
+
+    return quiet
+
+
+_say = _quietly(lambda line: typer.echo(line))
+_log = _quietly(output.note)

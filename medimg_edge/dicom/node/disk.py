@@ -1,0 +1,61 @@
+"""Files and names that outlive a power cut from the moment on that a function returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medimg_edge.errors import WriteError
+
+PRIVATE = 0o700
+"""Folders that hold images and reports of patients are their owner's alone."""
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """The edge: an OSError in the block becomes a WriteError about ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{folder} cannot be used: {error.strerror}. Check that it may be written, that its "
+            "disk has room, and that the disk is well."
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a new file that only its owner may read. Its name lasts once its folder is synced.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name, in one step that lasts. Raises OSError."""
+    os.rename(source, target)
+    sync(target.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a private folder where there is none. Raises OSError."""
+    try:
+        path.mkdir(mode=PRIVATE)
+    except FileExistsError:
+        return
+    sync(path.parent)

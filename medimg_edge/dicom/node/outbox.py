@@ -1,0 +1,78 @@
+"""Results that are to be sent, and those that were."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from medimg_edge.dicom.node import disk
+
+ID = re.compile(r"[0-9a-f]{32}")
+"""What an instance is called here, and a folder with its results."""
+
+
+def is_sent(name: str) -> bool:
+    """Whether a file of this name is for the archive: DICOM, and not JSON."""
+    return name.endswith(".dcm")
+
+
+class Outbox:
+    """``folder``/ID/ holds what is to be sent of an instance and what goes with it.
+
+    Each file that was acknowledged moves to ``results``/ID/. With the last one the rest follows,
+    and the instance's folder is gone: what is in ``results`` alone is done.
+
+    Construction ends what a kill interrupted. It and the methods raise WriteError.
+    """
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder, self._results = folder, results
+        with disk.written(folder):
+            for each in self._instances():
+                if _to_send(each) == []:
+                    self._finish(each)
+
+    def pending(self) -> list[Path]:
+        """Files that are to be sent, of the oldest instance first.
+
+        An instance's folder that cannot be listed is one itself: it has to be looked after.
+        """
+        with disk.written(self.folder):
+            return [path for each in self._instances() for path in _to_send(each)]
+
+    def acknowledged(self, path: Path) -> None:
+        """Record that the archive has a file: it is not pending any more, whatever happens."""
+        folder = path.parent
+        done = self._results / folder.name
+        with disk.written(self.folder):
+            disk.make_folder(done)
+            disk.rename(path, done / path.name)
+            if not _to_send(folder):
+                self._finish(folder)
+
+    def _finish(self, folder: Path) -> None:
+        """Let the files that are not sent follow those that were."""
+        done = self._results / folder.name
+        disk.make_folder(done)
+        for each in folder.iterdir():
+            os.rename(each, done / each.name)
+        disk.sync(done)
+        folder.rmdir()
+        disk.sync(self.folder)
+
+    def _instances(self) -> list[Path]:
+        with os.scandir(self.folder) as entries:
+            found = [(each.stat().st_mtime_ns, each.name) for each in entries if _is_instance(each)]
+        return [self.folder / name for _, name in sorted(found)]
+
+
+def _is_instance(entry: os.DirEntry[str]) -> bool:
+    return ID.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+
+
+def _to_send(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if is_sent(each.name))
+    except OSError:
+        return [folder]

@@ -1,0 +1,334 @@
+"""A spool: what it says is safe is there after the process ended, once, whole, and private."""
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medimg_edge.dicom.node import disk
+from medimg_edge.dicom.node.outbox import Outbox
+from medimg_edge.dicom.node.pauses import Pauses
+from medimg_edge.dicom.node.spool import Spool
+from medimg_edge.dicom.pseudonym import SALT_BYTES, Pseudonyms
+from medimg_edge.errors import WriteError
+
+UID = "1.2.840.99.7"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "node"
+
+
+def arrive(spool: Spool, uid: str = UID, data: bytes = b"image") -> str | None:
+    file = spool.partial / "arriving"
+    file.write_bytes(data)
+    return spool.receive(file, uid)
+
+
+def arrived(spool: Spool, uid: str = UID) -> str:
+    name = arrive(spool, uid)
+    assert name is not None
+    return name
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*"))
+
+
+def again(spool: Spool, **options) -> Spool:
+    """After a kill: nothing was told, and the lock is gone."""
+    spool.close()
+    return Spool(spool.folder, reserve_bytes=0, **options)
+
+
+@pytest.fixture
+def spool(folder) -> Spool:
+    return Spool(folder, reserve_bytes=0)
+
+
+@pytest.fixture
+def sending(folder) -> Spool:
+    return Spool(folder, reserve_bytes=0, send=True)
+
+
+def test_an_instance_is_received_answered_and_done(spool, folder):
+    name = arrived(spool)
+    assert spool.waiting() == [name]
+    assert names(folder / "inbox") == [f"{name}.0.dcm"]
+    assert names(spool.partial) == []
+
+    image, begun = spool.begin(name)
+    assert (image.read_bytes(), begun) == (b"image", 1)
+    spool.keep(name, {"sr.dcm": b"report", "json": b"{}"})
+    assert spool.waiting() == []
+    assert names(folder / "inbox") == names(spool.partial) == names(folder / "outbox") == []
+    assert names(folder / "results") == [name, f"{name}/{name}.json", f"{name}/{name}.sr.dcm"]
+
+
+def test_ids_tell_nothing_and_stay(spool):
+    name = arrived(spool)
+    assert len(name) == 32
+    assert UID not in name
+    assert Pseudonyms(b"1" * SALT_BYTES).of(UID) != Pseudonyms(b"2" * SALT_BYTES).of(UID)
+    later = again(spool)
+    assert later.waiting() == [name]
+    assert arrive(later) is None
+
+
+def test_an_instance_that_comes_again_has_one_result(spool, folder):
+    name = arrived(spool)
+    assert arrive(spool) is None  # while it waits
+    spool.begin(name)
+    assert arrive(spool) is None  # while it is answered
+    spool.keep(name, {"json": b"first"})
+    assert arrive(spool) is None  # and after
+    assert spool.waiting() == names(folder / "inbox") == names(spool.partial) == []
+    assert (folder / "results" / name / f"{name}.json").read_bytes() == b"first"
+
+
+def test_what_a_kill_leaves(spool, folder):
+    old, new, done = arrived(spool, "1.1"), arrived(spool, "1.2"), arrived(spool, "1.3")
+    os.utime(folder / "inbox" / f"{old}.0.dcm", (1, 1))
+    (spool.partial / "half").write_bytes(b"ima")
+    staged = spool.partial / old
+    staged.mkdir()
+    (staged / f"{old}.sr.dcm").write_bytes(b"rep")
+    (folder / "results" / done).mkdir()  # kept, and then killed
+    (folder / "inbox" / "notes.txt").write_text("somebody's")
+
+    later = again(spool)
+    assert later.waiting() == [old, new]
+    assert names(later.partial) == []
+    assert names(folder / "inbox") == sorted([f"{old}.0.dcm", f"{new}.0.dcm", "notes.txt"])
+
+
+def test_one_that_ends_the_process_is_not_in_the_way(spool):
+    first, second = arrived(spool, "1.1"), arrived(spool, "1.2")
+    spool.begin(first)
+    later = again(spool)
+    assert later.waiting() == [second, first]
+    assert later.begin(first)[1] == 2
+    assert again(later).begin(first)[1] == 3
+
+
+def test_images_can_be_kept(folder):
+    spool = Spool(folder, reserve_bytes=0, keep_images=True, send=True)
+    name = arrived(spool)
+    spool.begin(name)
+    spool.keep(name, {"sr.dcm": b"report"})
+    source = folder / "results" / name / f"{name}.source.dcm"
+    assert source.read_bytes() == b"image"
+    assert [path.name for path in spool.outbox.pending()] == [f"{name}.sr.dcm"]  # that alone
+
+
+def test_the_queue_has_an_end(folder):
+    spool = Spool(folder, queue=2, reserve_bytes=0)
+    first = arrived(spool, "1.1")
+    assert arrive(spool, "1.2")
+    with pytest.raises(WriteError, match="2 instances wait for their answers"):
+        arrive(spool, "1.3")
+    assert arrive(spool, "1.2") is None  # safe already, so it may be acknowledged
+    spool.begin(first)
+    spool.keep(first, {"json": b"{}"})
+    assert arrive(spool, "1.3")
+
+
+def test_some_disk_stays_free(folder):
+    spool = Spool(folder, reserve_bytes=2**60)
+    with pytest.raises(WriteError, match="MB are kept for results: make room"):
+        arrive(spool)
+    assert spool.waiting() == []
+
+
+@pytest.fixture
+def steps(folder, monkeypatch) -> list[str]:
+    """What reaches the disk, in order: a kill cannot tell, a power cut would."""
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        steps.append(f"sync {told(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        steps.append(f"rename {told(source)} {told(target)}")
+        rename(source, target)
+
+    def told(path: object) -> str:
+        return re.sub("[0-9a-f]{32}", "ID", os.path.relpath(str(path), folder))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    return steps
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="asks Linux what is synced")
+def test_a_name_is_given_to_what_is_on_the_disk(sending, steps):
+    name = arrived(sending)
+    assert steps == [
+        "sync partial/arriving",
+        "rename partial/arriving inbox/ID.0.dcm",
+        "sync inbox",
+    ]
+    sending.begin(name)
+    steps.clear()
+    sending.keep(name, {"sr.dcm": b"report", "json": b"{}"})
+    assert steps == [
+        "sync partial/ID/ID.sr.dcm",
+        "sync partial/ID/ID.json",
+        "sync partial/ID",
+        "rename partial/ID outbox/ID",
+        "sync outbox",
+    ]
+    steps.clear()
+    sending.outbox.acknowledged(sending.outbox.pending()[0])
+    assert steps[:3] == [
+        "sync results",
+        "rename outbox/ID/ID.sr.dcm results/ID/ID.sr.dcm",
+        "sync results/ID",
+    ]
+
+
+@pytest.mark.parametrize("step", ["sync", "rename"])
+def test_nothing_is_said_to_be_safe_that_is_not(spool, step, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(disk, step, fail)
+        with pytest.raises(WriteError, match="Input/output error"):
+            arrive(spool)
+    assert spool.waiting() == []
+    assert arrive(spool)  # sent again
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])  # of the results themselves, and of their name
+def test_results_are_kept_at_the_second_try(fails_at, spool, folder, monkeypatch):
+    name = arrived(spool)
+    spool.begin(name)
+    calls, whole = [], disk.sync
+
+    def full(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(disk, "sync", full)
+        with pytest.raises(WriteError, match="No space left"):
+            spool.keep(name, {"json": b"{}"})
+    assert spool.waiting() == [name]
+    assert names(spool.partial) == []
+    spool.keep(name, {"json": b"{}"})
+    assert names(folder / "results") == [name, f"{name}/{name}.json"]
+    assert names(folder / "inbox") == names(spool.partial) == []
+
+
+def test_a_folder_has_one_user(spool, folder):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from medimg_edge.dicom.node.spool import Spool\n"
+        "from medimg_edge.errors import WriteError\n"
+        "try: Spool(Path(sys.argv[1]))\n"
+        "except WriteError as error: print(error)"
+    )
+    (spool.partial / "arriving").write_bytes(b"ima")
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=60
+    )
+    assert "is used by another process that listens" in done.stdout
+    assert names(spool.partial) == ["arriving"]
+
+
+def test_only_the_owner_sees_patients(spool, folder):
+    name = arrived(spool)
+    spool.begin(name)
+    spool.keep(name, {"sr.dcm": b"report"})
+    modes = {each: stat.S_IMODE((folder / each).stat().st_mode) for each in os.listdir(folder)}
+    assert {modes[each] for each in ("partial", "inbox", "outbox", "results")} == {0o700}
+    assert modes["salt"] == 0o600
+
+
+def test_a_damaged_salt(spool, folder):
+    (folder / "salt").write_bytes(b"short")
+    spool.close()
+    with pytest.raises(WriteError, match="salt has 5 bytes; it has to have 32"):
+        Spool(folder)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WriteError, match="cannot be used: Not a directory"):
+        Spool(tmp_path / "file" / "node")
+
+
+def kept(spool: Spool, uid: str, *files: str) -> str:
+    name = arrived(spool, uid)
+    spool.begin(name)
+    spool.keep(name, dict.fromkeys(files, b"data"))
+    return name
+
+
+def test_results_are_sent_one_by_one(sending, folder):
+    name = kept(sending, UID, "sr.dcm", "sc.a.dcm", "json")
+    outbox = sending.outbox
+    capture, report = outbox.pending()
+    assert report == folder / "outbox" / name / f"{name}.sr.dcm"
+    outbox.acknowledged(report)
+    assert outbox.pending() == [capture]
+    assert names(folder / "results") == [name, f"{name}/{name}.sr.dcm"]
+    assert arrive(sending) is None
+
+    outbox.acknowledged(capture)
+    assert names(folder / "outbox") == outbox.pending() == []
+    assert len(names(folder / "results" / name)) == 3
+
+
+def test_results_wait_in_the_order_of_their_answers(sending, folder):
+    first, second = kept(sending, "1.1", "sr.dcm"), kept(sending, "1.2", "sr.dcm")
+    os.utime(folder / "outbox" / first, (2, 2))
+    os.utime(folder / "outbox" / second, (1, 1))
+    assert [each.parent.name for each in sending.outbox.pending()] == [second, first]
+
+
+def test_what_is_not_for_an_archive_does_not_wait_for_one(sending, folder):
+    name = kept(sending, UID, "json")
+    assert sending.outbox.pending() == []
+    assert names(folder / "results") == [name, f"{name}/{name}.json"]
+
+
+def test_a_kill_between_the_last_acknowledgement_and_the_rest(sending, folder):
+    name = kept(sending, UID, "sr.dcm", "json")
+    (folder / "results" / name).mkdir()
+    os.rename(sending.outbox.pending()[0], folder / "results" / name / f"{name}.sr.dcm")
+    later = again(sending, send=True)
+    assert later.waiting() == later.outbox.pending() == names(folder / "outbox") == []
+    assert len(names(folder / "results" / name)) == 2
+
+
+def test_results_wait_while_there_is_no_archive(sending, folder):
+    name = kept(sending, UID, "sr.dcm")
+    later = again(sending)
+    assert arrive(later) is None
+    assert [each.parent.name for each in later.outbox.pending()] == [name]
+
+
+def test_foreign_files_in_the_outbox(folder):
+    outbox = folder / "outbox"
+    (outbox / "theirs").mkdir(parents=True)
+    (outbox / "theirs" / "x.dcm").write_bytes(b"")
+    (outbox / ("0" * 32)).write_bytes(b"no folder")
+    assert Outbox(outbox, folder / "results").pending() == []
+
+
+def test_pauses_grow_to_an_end():
+    pauses = Pauses(1, 300)
+    assert [pauses.after(each) for each in (1, 2, 3, 9, 10, 10_000)] == [1, 2, 4, 256, 300, 300]
