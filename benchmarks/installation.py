@@ -1,9 +1,15 @@
-"""What a benchmark ran on: processor, versions, what is installed. No names, no paths."""
+"""What a benchmark ran on: processor, versions, what is installed. No names, no paths.
+
+Run: python benchmarks/installation.py [EXTRA]
+
+Prints what the device's packages take on the disk, or those that an extra adds to them.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
@@ -34,17 +40,18 @@ def facts() -> dict[str, Any]:
     }
 
 
-def required() -> list[str]:
-    """The device's package and all that it requires, by name."""
+def required(extra: str = "") -> list[str]:
+    """The device's package and all that it requires, with an extra of it or without, by name."""
     found, pending = set(), [DEVICE]
     while pending:
         name = pending.pop()
         if name in found:
             continue
         found.add(name)
+        wanted = {"extra": extra if name == DEVICE else ""}
         for line in distribution(name).requires or []:
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            if requirement.marker is None or requirement.marker.evaluate(wanted):
                 pending.append(requirement.name.lower().replace("_", "-"))
     return sorted(found)
 
@@ -62,3 +69,16 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def main() -> None:
+    """Print the table."""
+    extra = sys.argv[1] if len(sys.argv) > 1 else ""
+    names = set(required(extra)) - (set(required()) if extra else set())
+    for name in sorted(names, key=size, reverse=True):
+        print(f"{size(name) / 1e6:8.1f} MB  {name}")
+    print(f"{sum(map(size, names)) / 1e6:8.1f} MB  in all")
+
+
+if __name__ == "__main__":
+    main()
