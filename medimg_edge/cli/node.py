@@ -15,10 +15,8 @@ from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
 
 if TYPE_CHECKING:
     from medimg_edge.classifier import Classifier
-    from medimg_edge.dicom.node.sender import Sender
     from medimg_edge.dicom.node.service import Answer, Answered
     from medimg_edge.dicom.node.settings import TlsFiles
-    from medimg_edge.dicom.node.spool import Spool
     from medimg_edge.dicom.pseudonym import Pseudonyms
     from medimg_edge.record import Record
 
@@ -111,20 +109,26 @@ def listen(
     if send_tls and not (send_to and tls):
         raise typer.BadParameter("--send-tls needs --send-to and the three files of --tls-...")
     with _installed():
+        from medimg_edge.dicom.node.sender import Peer, Sender
         from medimg_edge.dicom.node.service import Service
         from medimg_edge.dicom.node.settings import Settings
         from medimg_edge.dicom.node.spool import Spool
+        from medimg_edge.dicom.node.tls import client_context
 
         settings = Settings(port=port, host=host, aet=aet, allow=tuple(allow or ()), tls=tls)
+        archive = Peer.parse(send_to) if send_to else None
+        secured = client_context(tls) if tls and send_tls else None
         classifier = _classifier(bundle, artifact, profile, force)
         spool = Spool(
             out,
             queue=queue,
             reserve_bytes=reserve * 10**6,
-            send=send_to is not None,
+            send=archive is not None,
             keep_images=keep_images,
         )
-        sender = _sender(spool, send_to, settings.aet, tls if send_tls else None)
+        sender = archive and Sender(
+            spool.outbox, archive, calling=settings.aet, tls=secured, log=_log
+        )
         service = Service(
             settings,
             spool,
@@ -133,6 +137,8 @@ def listen(
             log=_log,
             sender=sender,
         )
+    if archive is None and (left := len(spool.outbox.pending())):
+        output.warn(f"{left} results wait for an archive: give --send-to to send them.")
     if tls is None and not _is_loopback(host):
         output.warn(
             "connections are neither encrypted nor authenticated: whoever reaches this address can "
@@ -200,25 +206,6 @@ def _classifier(bundle: Path, artifact: str, profile: str, force: bool) -> "Clas
         profile=None if profile == "none" else profile,
         device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
         force=force,
-    )
-
-
-def _sender(
-    spool: "Spool", send_to: str | None, calling: str, tls: "TlsFiles | None"
-) -> "Sender | None":
-    if send_to is None:
-        if left := len(spool.outbox.pending()):
-            output.warn(f"{left} results wait for an archive: give --send-to to send them.")
-        return None
-    from medimg_edge.dicom.node.sender import Peer, Sender
-    from medimg_edge.dicom.node.tls import client_context
-
-    return Sender(
-        spool.outbox,
-        Peer.parse(send_to),
-        calling=calling,
-        tls=client_context(tls) if tls else None,
-        log=_log,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import native_stderr
+from medimg_edge.dicom import isolated
 from medimg_edge.dicom.pixels import Layout
 from medimg_edge.errors import DicomInvalid, DicomTransferSyntax, Truncated
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 _RLE = "1.2.840.10008.1.2.5"
-_EXTENDED = "1.2.840.10008.1.2.4.51"
-_JPEG = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (50, 51, 57, 70, 80, 81))
+_JPEG = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (50, 51, 57, 70))
+_JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{each}" for each in (90, 91, 201, 202, 203))
-SYNTAXES = _JPEG | _JPEG_2000 | {_RLE}
+SYNTAXES = _JPEG | _JPEG_LS | _JPEG_2000 | {_RLE}
 """The transfer syntaxes whose frames are encoded: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K."""
 
 _FAMILIES = {
@@ -42,13 +43,17 @@ _SOS, _SOF_LOSSLESS, _SIZ, _SOT = 0xDA, 0xC3, 0x51, 0x90
 
 
 class Declared(NamedTuple):
-    """What a codestream says of its picture. signed: of JPEG 2000 alone."""
+    """What a codestream says of its picture. signed: of JPEG 2000 alone.
+
+    predictor: of lossless JPEG, else 0.
+    """
 
     rows: int
     columns: int
     components: int
     bits: int
     signed: bool = False
+    predictor: int = 0
 
 
 class Decoded(NamedTuple):
@@ -78,12 +83,12 @@ def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
         encoded = _without_boxes(encoded)
     declared = _jpeg_2000(encoded) if syntax in _JPEG_2000 else _jpeg(encoded)
     _check(declared, layout)
-    with native_stderr.captured() as said:
-        if syntax == _EXTENDED and declared.bits > 8:
-            decoded = _twelve_bits(encoded, layout)
-        else:
-            decoded = _by_pydicom(encoded, syntax, layout)
-    _check_said(said)
+    if syntax in _JPEG:
+        decoded = _by_gdcm(encoded, syntax, layout)
+        _check_predictor(declared, decoded.values)
+        return decoded
+    with native_stderr.captured():
+        decoded = _by_pydicom(encoded, syntax, layout)
     if declared.signed and not layout.signed:
         values = decoded.values.view(f"i{decoded.values.itemsize}")
         warning = "PixelRepresentation says unsigned, and the JPEG 2000 data are signed: signed."
@@ -123,8 +128,7 @@ def _jpeg(encoded: bytes) -> Declared:
             rows, columns = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
             declared, kind = Declared(rows, columns, body[5], body[0]), marker
         elif marker == _SOS and declared is not None:
-            _check_predictor(kind, declared, body)
-            return declared
+            return declared._replace(predictor=body[-3] if kind == _SOF_LOSSLESS else 0)
     raise _damaged("have no frame header")
 
 
@@ -141,12 +145,20 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
         position = end
 
 
-def _check_predictor(kind: int, declared: Declared, scan: bytes) -> None:
-    """Old encoders overflow in predictor 6 of 16 bits, new ones do not, and no file says which."""
-    if kind == _SOF_LOSSLESS and declared.bits == 16 and scan[-3:-2] == b"\6":
+def _check_predictor(declared: Declared, values: NDArray) -> None:
+    """In 16 bits old encoders overflow in predictor 6, new ones do not, and no file says which.
+
+    Both wrote the same where the values that it subtracts, one above the other, are less than 2**15
+    apart: T.81 table H.1, Ra - Rc.
+    """
+    if declared.predictor != 6 or declared.bits < 16:
+        return
+    cells = values.view(np.uint16).astype(np.int32)
+    if np.abs(np.diff(cells, axis=0)).max(initial=0) >= 2**15:
         raise DicomTransferSyntax(
-            "The pixels are JPEG lossless of 16 bits with predictor 6, which encoders have written "
-            "in two ways that cannot be told apart. Export the image uncompressed."
+            "The pixels are JPEG lossless of 16 bits with predictor 6, and so far apart that "
+            "encoders have written them in two ways, which cannot be told from each other. Export "
+            "the image uncompressed."
         )
 
 
@@ -277,30 +289,29 @@ def _no_decoder(syntax: str) -> DicomTransferSyntax:
     )
 
 
-def _twelve_bits(encoded: bytes, layout: Layout) -> Decoded:
-    """JPEG of process 4: GDCM reads it, and pydicom's way to GDCM refuses it."""
-    try:
-        import gdcm
-    except ImportError as error:
-        raise _no_decoder(f"JPEG of 12 bits ({_EXTENDED})") from error
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(encoded)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((layout.columns, layout.rows, 1))
-    image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(layout.photometric)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_EXTENDED)))
-    bits = layout.bits_stored
-    image.SetPixelFormat(gdcm.PixelFormat(layout.samples, 16, bits, bits - 1, int(layout.signed)))
-    data = image.GetBuffer().encode("utf-8", "surrogateescape")
-    values = np.frombuffer(data, "<i2" if layout.signed else "<u2")
-    return Decoded(values.reshape(layout.rows, layout.columns, layout.samples), layout.photometric)
+def _by_gdcm(encoded: bytes, syntax: UID, layout: Layout) -> Decoded:
+    if not isolated.available():
+        raise _no_decoder(f"{syntax.name} ({syntax})")
+    request = isolated.Request(
+        syntax=str(syntax),
+        rows=layout.rows,
+        columns=layout.columns,
+        samples=layout.samples,
+        photometric=layout.photometric,
+        allocated=layout.bits_allocated,
+        stored=layout.bits_stored,
+        signed=int(layout.signed),
+        planar=int(layout.planar),
+        bytes=len(encoded),
+    )
+    data, said = isolated.decode(encoded, request)
+    _check_said(said)
+    kind = f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
+    cells = np.frombuffer(data, kind)
+    shape = layout.rows, layout.columns, layout.samples
+    if cells.size != np.prod(shape):
+        raise _damaged(f"cannot be decoded as {syntax.name}")
+    return Decoded(cells.reshape(shape), layout.photometric)
 
 
 def _check_said(said: list[str]) -> None:

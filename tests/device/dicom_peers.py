@@ -175,6 +175,11 @@ class Orthanc:
         return self._network.run("curl", "-s", *options, url, stderr=subprocess.DEVNULL)[1]
 
 
+def to_orthanc(*more: object) -> list[object]:
+    """Options of a node, by which it sends there."""
+    return ["--send-to", f"ORTHANC@127.0.0.1:{DICOM_PORT}", *more]
+
+
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -228,14 +233,21 @@ class Node:
             return log.read()
 
 
-def is_missing() -> str:
-    """Why there can be no such network here, or nothing."""
-    for program in (ORTHANC, STORESCU, "unshare", "nsenter", "ip", "curl"):
+@contextmanager
+def own_network(tmpfs: Path | None = None, size: str = "") -> Iterator[Network]:
+    """A network for the block, in which ``tmpfs`` is a disk of so many bytes, or a skipped test."""
+    import pytest
+
+    for program in (ORTHANC, STORESCU, "unshare", "nsenter", "ip", "curl", "openssl"):
         if shutil.which(program) is None:
-            return f"{program} is not installed"
-    network = Network()
-    network.close()
-    return "" if network.up else "this user may not have network namespaces"
+            pytest.skip(f"{program} is not installed")
+    network = Network(tmpfs, size)
+    try:
+        if not network.up:
+            pytest.skip("this user may not have network namespaces")
+        yield network
+    finally:
+        network.close()
 
 
 def certificates(folder: Path) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from medimg_edge.dicom.node.service import TRIES, Answered, Service
+from medimg_edge.dicom.node.service import GIVEN_UP, Answered, Service
 from medimg_edge.dicom.node.settings import Settings
 from medimg_edge.dicom.node.spool import Spool
 from medimg_edge.errors import Blank
@@ -122,14 +122,14 @@ def test_an_image_that_ends_the_process_each_time_is_given_up(alone, images, tmp
     (spool.partial / "arriving").write_bytes(b"")
     name = spool.receive(spool.partial / "arriving", "1.2.3")
     assert name
-    for _ in range(TRIES):
-        spool.begin(name)
+    inbox = spool.folder / "inbox"
+    (inbox / f"{name}.0.dcm").rename(inbox / f"{name}.{GIVEN_UP}.dcm")
     spool.close()
     node = alone()
     wait(lambda: node.records)
     (record,) = node.records
     assert isinstance(record, Failure)
-    assert f"ended {TRIES} times" in record.message
+    assert f"ended {GIVEN_UP} times" in record.message
     assert node.answered == []
     assert node.send(images[0]) == [0]
 

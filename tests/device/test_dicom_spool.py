@@ -63,8 +63,8 @@ def test_an_instance_is_received_answered_and_done(spool, folder):
     assert names(folder / "inbox") == [f"{name}.0.dcm"]
     assert names(spool.partial) == []
 
-    image, begun = spool.begin(name)
-    assert (image.read_bytes(), begun) == (b"image", 1)
+    with spool.answering(name) as (image, ended):
+        assert (image.read_bytes(), ended) == (b"image", 0)
     spool.keep(name, {"sr.dcm": b"report", "json": b"{}"})
     assert spool.waiting() == []
     assert names(folder / "inbox") == names(spool.partial) == names(folder / "outbox") == []
@@ -84,8 +84,8 @@ def test_ids_tell_nothing_and_stay(spool):
 def test_an_instance_that_comes_again_has_one_result(spool, folder):
     name = arrived(spool)
     assert arrive(spool) is None  # while it waits
-    spool.begin(name)
-    assert arrive(spool) is None  # while it is answered
+    with spool.answering(name):
+        assert arrive(spool) is None  # while it is answered
     spool.keep(name, {"json": b"first"})
     assert arrive(spool) is None  # and after
     assert spool.waiting() == names(folder / "inbox") == names(spool.partial) == []
@@ -108,19 +108,34 @@ def test_what_a_kill_leaves(spool, folder):
     assert names(folder / "inbox") == sorted([f"{old}.0.dcm", f"{new}.0.dcm", "notes.txt"])
 
 
-def test_one_that_ends_the_process_is_not_in_the_way(spool):
+def test_one_that_ends_the_process_is_not_in_the_way(spool, folder):
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from medimg_edge.dicom.node.spool import Spool\n"
+        "with Spool(Path(sys.argv[1])).answering(sys.argv[2]): os._exit(7)"
+    )
     first, second = arrived(spool, "1.1"), arrived(spool, "1.2")
-    spool.begin(first)
-    later = again(spool)
-    assert later.waiting() == [second, first]
-    assert later.begin(first)[1] == 2
-    assert again(later).begin(first)[1] == 3
+    for times in (1, 2):
+        spool.close()
+        assert subprocess.run([sys.executable, "-c", program, folder, first]).returncode == 7
+        spool = again(spool)
+        assert spool.waiting() == [second, first]
+        with spool.answering(first) as (_, ended):
+            assert ended == times
+
+
+def test_an_end_between_two_answers_is_not_an_images_fault(spool):
+    name = arrived(spool)
+    with pytest.raises(ZeroDivisionError), spool.answering(name):
+        raise ZeroDivisionError
+    with again(spool).answering(name) as (_, ended):
+        assert ended == 0
 
 
 def test_images_can_be_kept(folder):
     spool = Spool(folder, reserve_bytes=0, keep_images=True, send=True)
     name = arrived(spool)
-    spool.begin(name)
     spool.keep(name, {"sr.dcm": b"report"})
     source = folder / "results" / name / f"{name}.source.dcm"
     assert source.read_bytes() == b"image"
@@ -134,7 +149,6 @@ def test_the_queue_has_an_end(folder):
     with pytest.raises(WriteError, match="2 instances wait for their answers"):
         arrive(spool, "1.3")
     assert arrive(spool, "1.2") is None  # safe already, so it may be acknowledged
-    spool.begin(first)
     spool.keep(first, {"json": b"{}"})
     assert arrive(spool, "1.3")
 
@@ -176,7 +190,6 @@ def test_a_name_is_given_to_what_is_on_the_disk(sending, steps):
         "rename partial/arriving inbox/ID.0.dcm",
         "sync inbox",
     ]
-    sending.begin(name)
     steps.clear()
     sending.keep(name, {"sr.dcm": b"report", "json": b"{}"})
     assert steps == [
@@ -211,7 +224,6 @@ def test_nothing_is_said_to_be_safe_that_is_not(spool, step, monkeypatch):
 @pytest.mark.parametrize("fails_at", [1, 2])  # of the results themselves, and of their name
 def test_results_are_kept_at_the_second_try(fails_at, spool, folder, monkeypatch):
     name = arrived(spool)
-    spool.begin(name)
     calls, whole = [], disk.sync
 
     def full(path: Path) -> None:
@@ -250,7 +262,6 @@ def test_a_folder_has_one_user(spool, folder):
 
 def test_only_the_owner_sees_patients(spool, folder):
     name = arrived(spool)
-    spool.begin(name)
     spool.keep(name, {"sr.dcm": b"report"})
     modes = {each: stat.S_IMODE((folder / each).stat().st_mode) for each in os.listdir(folder)}
     assert {modes[each] for each in ("partial", "inbox", "outbox", "results")} == {0o700}
@@ -272,7 +283,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def kept(spool: Spool, uid: str, *files: str) -> str:
     name = arrived(spool, uid)
-    spool.begin(name)
     spool.keep(name, dict.fromkeys(files, b"data"))
     return name
 

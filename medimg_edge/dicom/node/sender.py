@@ -146,12 +146,10 @@ class Sender:
         pending = self._outbox.pending()
         self._refusals = {path: self._refusals[path] for path in pending if path in self._refusals}
         now = time.monotonic()
-        due = [each for each in pending if each not in self._refusals or self._is_due(each, now)]
+        waiting = {path for path, refusal in self._refusals.items() if refusal.due > now}
+        due = [each for each in pending if each not in waiting]
         self._send(due[:AT_ONCE])
         return bool(due)
-
-    def _is_due(self, path: Path, now: float) -> bool:
-        return self._refusals[path].due <= now
 
     def _seconds_to_refused(self) -> float | None:
         if not self._refusals:
@@ -209,7 +207,7 @@ class Sender:
         except OSError as error:  # such as a host name that is not known
             raise Away(f"{self._peer} cannot be reached: {error.strerror}.") from error
         if not association.is_established and not association.rejected_contexts:
-            raise Away(f"{self._peer} {_why_not(association)}.")
+            raise Away(f"{self._peer} {_why_not(association, self._tls is not None)}.")
         try:
             yield association
         finally:
@@ -271,11 +269,12 @@ def _said(error: Exception) -> str:
     return f"A fault of medimg-edge itself ({type(error).__name__})."
 
 
-def _why_not(association: Association) -> str:
+def _why_not(association: Association, secure: bool) -> str:
     if association.is_rejected:
         reason = getattr(association.acceptor.primitive, "reason_str", "")
         return f"rejected the association ({reason})"
-    return "does not accept the connection"
+    either = ", or its certificate is not accepted here, or ours there" if secure else ""
+    return f"does not accept the connection{either}"
 
 
 def _without_delay(event: Event) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from medimg_edge.dicom.node.listener import Listener, Received
+from medimg_edge.dicom.node.listener import OUT_OF_RESOURCES, SUCCESS, Listener, Received
 from medimg_edge.dicom.node.pauses import Pauses
 from medimg_edge.dicom.node.sender import Sender
 from medimg_edge.dicom.node.settings import Settings
@@ -17,14 +17,11 @@ from medimg_edge.dicom.node.spool import Spool
 from medimg_edge.errors import MedimgEdgeError, Unexpected, WriteError
 from medimg_edge.record import Record, encode, failure
 
-TRIES = 5
-"""An image that was being answered each of so many times that the process ended is not again."""
+GIVEN_UP = 5
+"""After so many processes that ended while they answered an image, it is no longer tried."""
 
 PAUSES = Pauses(1, 60)
 STOP_SECONDS = 3
-
-SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
-"""PS3.4 table B.2-1."""
 
 
 class Answered(NamedTuple):
@@ -69,7 +66,7 @@ class Service:
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._worker = threading.Thread(target=self._work, name="answers", daemon=True)
-        self._refusing = ""
+        self._refusing = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -101,10 +98,10 @@ class Service:
         except WriteError as error:
             if not self._refusing:
                 self._log(f"Images are refused: {error.message}")
-            self._refusing = error.message
+            self._refusing = True
             return OUT_OF_RESOURCES
         if self._refusing:
-            self._refusing = ""
+            self._refusing = False
             self._log("Images are accepted again.")
         if name is not None:
             self._queue.put(name)
@@ -138,19 +135,19 @@ class Service:
 
     def _answered(self, name: str) -> Answered:
         """The results, or the record of a failure. Raises WriteError of the spool."""
-        image, begun = self._spool.begin(name)
-        try:
-            if begun > TRIES:
-                raise Unexpected(
-                    f"medimg-edge ended {TRIES} times while it answered this image, which is "
-                    "therefore not answered. Report it."
-                )
-            return self._answer(image, name)
-        except MedimgEdgeError as error:
-            record = failure(name, error)
-        except Exception as error:  # the edge: its text may hold the patient's name
-            self._log(f"{name}: {_fault(error)}")
-            record = failure(name, Unexpected(_fault(error)))
+        with self._spool.answering(name) as (image, ended):
+            try:
+                if ended >= GIVEN_UP:
+                    raise Unexpected(
+                        f"medimg-edge ended {ended} times while it answered this image, and does "
+                        "not try it again. Report it."
+                    )
+                return self._answer(image, name)
+            except MedimgEdgeError as error:
+                record = failure(name, error)
+            except Exception as error:  # the edge: its text may hold the patient's name
+                self._log(f"{name}: {_fault(error)}")
+                record = failure(name, Unexpected(_fault(error)))
         return Answered([record], {"json": encode(record) + b"\n"})
 
 

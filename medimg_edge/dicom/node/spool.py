@@ -7,8 +7,8 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +18,7 @@ from medimg_edge.dicom.pseudonym import SALT_BYTES, Pseudonyms
 from medimg_edge.errors import WriteError
 
 QUEUE = 1000
-RESERVE_BYTES = 256 * 1024**2
+RESERVE_BYTES = 256 * 10**6
 
 _IMAGE = re.compile(rf"({ID.pattern})\.([0-9]{{1,6}})\.dcm")
 
@@ -27,7 +27,7 @@ class Spool:
     """A folder in which nothing is lost and nothing is half, whenever the process or power ends.
 
     partial/          files that are being written; emptied at the start
-    inbox/ID.N.dcm    received, not answered; answering it was begun N times
+    inbox/ID.N.dcm    received, not answered; N times a process ended while it answered it
     outbox/ID/        its results, to be sent
     results/ID/       its results: sent, or not to be sent
     salt              what IDs are made of, and the SOP Instance UID
@@ -68,7 +68,7 @@ class Spool:
             _empty(self.partial)
             self.pseudonyms = Pseudonyms(_salt(folder / "salt", self.partial))
             self.outbox = Outbox(folder / "outbox", self._results)
-            self._begun = self._recovered()
+            self._ended = self._recovered()
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -77,7 +77,7 @@ class Spool:
     def waiting(self) -> list[str]:
         """The ids of the instances that have no results, in the order to answer them."""
         with self._lock:
-            return list(self._begun)
+            return list(self._ended)
 
     def receive(self, file: Path, uid: str) -> str | None:
         """Take a file in ``partial``, the instance ``uid``: when this returns, it is safe.
@@ -88,23 +88,23 @@ class Spool:
         with disk.written(self.folder):
             disk.sync(file)
             with self._lock:
-                if name in self._begun or self._is_known(name):
+                if name in self._ended or self._is_known(name):
                     file.unlink()
                     return None
                 self._require_room()
                 disk.rename(file, self._image(name, 0))
-                self._begun[name] = 0
+                self._ended[name] = 0
         return name
 
-    def begin(self, name: str) -> tuple[Path, int]:
-        """The image to answer, and how many times that was begun, with this one."""
-        with self._lock, disk.written(self.folder):
-            begun = self._begun[name] + 1
-            image = self._image(name, begun)
-            with suppress(FileNotFoundError):  # taken away by somebody: its reader will say it
-                os.rename(self._image(name, begun - 1), image)
-            self._begun[name] = begun
-        return image, begun
+    @contextmanager
+    def answering(self, name: str) -> Iterator[tuple[Path, int]]:
+        """Give the image to the block that answers it, and how often a process ended in one."""
+        ended = self._ended[name]
+        self._count(name, ended + 1)
+        try:
+            yield self._image(name, ended + 1), ended
+        finally:
+            self._count(name, ended)
 
     def keep(self, name: str, files: Mapping[str, bytes]) -> None:
         """Keep an instance's results, all of them or none, and let go of its image.
@@ -118,9 +118,15 @@ class Spool:
             if not self._is_known(name):
                 os.rename(self._staged(name, files), target / name)
             disk.sync(target)
-            self._let_go(name, self._begun[name])
+            self._let_go(name, self._ended[name])
         with self._lock:
-            del self._begun[name]
+            del self._ended[name]
+
+    def _count(self, name: str, ended: int) -> None:
+        with self._lock, disk.written(self.folder):
+            with suppress(FileNotFoundError):  # taken away by somebody: its reader will say it
+                os.rename(self._image(name, self._ended[name]), self._image(name, ended))
+            self._ended[name] = ended
 
     def _staged(self, name: str, files: Mapping[str, bytes]) -> Path:
         """A new folder with the files, all on the disk, or nothing."""
@@ -138,23 +144,23 @@ class Spool:
     def _recovered(self) -> dict[str, int]:
         """What a process before this one received and did not answer, the oldest first.
 
-        Those whose answer was begun already come last: should one of them end the process again,
-        it is not in the way of the others.
+        Those that were being answered when a process ended come last: should one of them have been
+        the reason, it is not in the way of the others.
         """
         found = []
         with os.scandir(self._inbox) as entries:
             for entry in entries:
                 if match := _IMAGE.fullmatch(entry.name):
-                    name, begun = match[1], int(match[2])
+                    name, ended = match[1], int(match[2])
                     if self._is_known(name):
-                        self._let_go(name, begun)
+                        self._let_go(name, ended)
                     else:
-                        found.append((begun, entry.stat().st_mtime_ns, name))
-        return {name: begun for begun, _, name in sorted(found)}
+                        found.append((ended, entry.stat().st_mtime_ns, name))
+        return {name: ended for ended, _, name in sorted(found)}
 
-    def _let_go(self, name: str, begun: int) -> None:
+    def _let_go(self, name: str, ended: int) -> None:
         """Of the image of an instance that has its results."""
-        image = self._image(name, begun)
+        image = self._image(name, ended)
         with suppress(FileNotFoundError):
             if self._keep_images:
                 done = self._results / name
@@ -164,9 +170,9 @@ class Spool:
                 os.unlink(image)
 
     def _require_room(self) -> None:
-        if len(self._begun) >= self._queue:
+        if len(self._ended) >= self._queue:
             raise WriteError(
-                f"{len(self._begun)} instances wait for their answers, as many as may: it is to be "
+                f"{len(self._ended)} instances wait for their answers, as many as may: it is to be "
                 "sent again later."
             )
         free = shutil.disk_usage(self._inbox).free
@@ -180,8 +186,8 @@ class Spool:
         # In this order: that is how results move.
         return (self.outbox.folder / name).exists() or (self._results / name).exists()
 
-    def _image(self, name: str, begun: int) -> Path:
-        return self._inbox / f"{name}.{begun}.dcm"
+    def _image(self, name: str, ended: int) -> Path:
+        return self._inbox / f"{name}.{ended}.dcm"
 
 
 def _claim(folder: Path) -> IO[bytes]:
