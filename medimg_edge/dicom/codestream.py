@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import native_stderr
-from medimg_edge.dicom import isolated
-from medimg_edge.dicom.pixels import Layout
+from medimg_edge.dicom import isolated, rle
+from medimg_edge.dicom.damage import damaged
+from medimg_edge.dicom.pixels import Layout, used_bits
 from medimg_edge.errors import DicomInvalid, DicomTransferSyntax, Truncated
 
 if TYPE_CHECKING:
@@ -29,17 +30,27 @@ SYNTAXES = _JPEG | _JPEG_LS | _JPEG_2000 | {_RLE}
 """The transfer syntaxes whose frames are encoded: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K."""
 
 _FAMILIES = {
-    "RLE": _RLE,
     "JPEG": "1.2.840.10008.1.2.4.70",
     "JPEG-LS": "1.2.840.10008.1.2.4.80",
     "JPEG 2000": "1.2.840.10008.1.2.4.90",
     "HTJ2K": "1.2.840.10008.1.2.4.201",
 }
-_PLUGINS = ("gdcm", "pyjpegls", "pylibjpeg", "pydicom")
+_PLUGINS = ("gdcm", "pyjpegls", "pylibjpeg")
 """pydicom's, in the order in which they are tried. Pillow's gives JPEG 2000 other values."""
+_FRAGMENTS = 2**16
+"""So many more than there are frames: those of a frame that was written in parts."""
+_SCANS = 64
 _END = b"\xff\xd9"
-_SOF = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
-_SOS, _SOF_LOSSLESS, _SIZ, _SOT = 0xDA, 0xC3, 0x51, 0x90
+_SEQUENTIAL, _LOSSLESS, _LS = frozenset({0xC0, 0xC1}), frozenset({0xC3}), frozenset({0xF7})
+_SOF = {
+    **{f"1.2.840.10008.1.2.4.{each}": _SEQUENTIAL for each in (50, 51)},
+    **{f"1.2.840.10008.1.2.4.{each}": _LOSSLESS for each in (57, 70)},
+    **{f"1.2.840.10008.1.2.4.{each}": _LS for each in (80, 81)},
+}
+"""The frame headers of each transfer syntax: PS3.5 annex A.4. Progressive ones are of none."""
+_EVERY_SOF = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_SOS, _SIZ, _SOT = 0xDA, 0x51, 0x90
+_SCAN = bytes((0xFF, _SOS))
 
 
 class Declared(NamedTuple):
@@ -66,7 +77,7 @@ class Decoded(NamedTuple):
 
 def decodable() -> list[str]:
     """The compressions for which this machine has a decoder."""
-    return [name for name, syntax in _FAMILIES.items() if _plugins(syntax)]
+    return ["RLE", *[name for name, syntax in _FAMILIES.items() if _plugins(syntax)]]
 
 
 def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
@@ -77,11 +88,10 @@ def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
     syntax = dataset.file_meta.TransferSyntaxUID
     encoded = _encoded(dataset, layout, number)
     if syntax == _RLE:
-        _check_rle(encoded, layout)
-        return _by_pydicom(encoded, syntax, layout)
+        return Decoded(used_bits(rle.decode(encoded, layout), layout), layout.photometric)
     if syntax in _JPEG_2000:
         encoded = _without_boxes(encoded)
-    declared = _jpeg_2000(encoded) if syntax in _JPEG_2000 else _jpeg(encoded)
+    declared = _jpeg_2000(encoded) if syntax in _JPEG_2000 else _jpeg(encoded, _SOF[syntax])
     _check(declared, layout)
     if syntax in _JPEG:
         decoded = _by_gdcm(encoded, syntax, layout)
@@ -96,40 +106,64 @@ def frame(dataset: FileDataset, layout: Layout, number: int) -> Decoded:
     return decoded
 
 
-def _encoded(dataset: FileDataset, layout: Layout, number: int) -> bytes:
-    """One frame's codestream without its padding, once every frame is known to be there."""
-    from pydicom.encaps import get_frame, parse_fragments
+def check_fragments(dataset: FileDataset, layout: Layout) -> None:
+    """There are at least as many as frames, and not absurdly many. PS3.5 annex A.4.
 
+    Raises DicomInvalid, Truncated.
+    """
     element = dataset["PixelData"]
     if not element.is_undefined_length:
         raise DicomInvalid(
             "The transfer syntax says that the pixels are compressed, but they are plain."
         )
-    fragments, _ = parse_fragments(element.value)
-    if fragments < layout.frames:
-        raise Truncated(
-            f"PixelData (7FE0,0010) has {fragments} compressed frames of {layout.frames}: part of "
-            "the image is missing. Copy it again."
+    count, position, data = -1, 0, element.value  # the first item is the Basic Offset Table
+    while position < len(data) and count <= layout.frames + _FRAGMENTS:
+        if data[position : position + 4] != b"\xfe\xff\x00\xe0":
+            raise damaged("are interrupted")
+        position += 8 + int.from_bytes(data[position + 4 : position + 8], "little")
+        count += 1
+    if position > len(data):
+        raise damaged("end within a fragment")
+    if count > layout.frames + _FRAGMENTS:
+        raise DicomInvalid(
+            f"PixelData (7FE0,0010) has more than {count - 1:,} fragments for {layout.frames} "
+            "frames."
         )
+    if count < layout.frames:
+        raise Truncated(
+            f"PixelData (7FE0,0010) has {count} compressed frames of {layout.frames}: part of the "
+            "image is missing. Copy it again."
+        )
+
+
+def _encoded(dataset: FileDataset, layout: Layout, number: int) -> bytes:
+    from pydicom.encaps import get_frame
+
     offsets = None
     if "ExtendedOffsetTable" in dataset:
         offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
-    return get_frame(
-        element.value, number, number_of_frames=layout.frames, extended_offsets=offsets
-    )
+    data = dataset.PixelData
+    return get_frame(data, number, number_of_frames=layout.frames, extended_offsets=offsets)
 
 
-def _jpeg(encoded: bytes) -> Declared:
+def _jpeg(encoded: bytes, accepted: frozenset[int]) -> Declared:
     """The frame header of JPEG (ITU-T T.81, B.2.2) and JPEG-LS (T.87, C.2.2)."""
     _check_end(encoded, b"\xff\xd8")
-    declared, kind = None, 0
+    declared = None
     for marker, body in _segments(encoded):
-        if marker in _SOF and len(body) >= 6:
+        if marker in _EVERY_SOF and len(body) >= 6:
+            if marker not in accepted:
+                raise DicomInvalid(
+                    f"The compressed pixels are of another kind of JPEG (SOF{marker - 0xC0}) than "
+                    "the transfer syntax says. Export the image again."
+                )
             rows, columns = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
-            declared, kind = Declared(rows, columns, body[5], body[0]), marker
+            declared = Declared(rows, columns, body[5], body[0])
         elif marker == _SOS and declared is not None:
-            return declared._replace(predictor=body[-3] if kind == _SOF_LOSSLESS else 0)
-    raise _damaged("have no frame header")
+            if encoded.count(_SCAN) > _SCANS:
+                raise damaged("have too many scans")
+            return declared._replace(predictor=body[-3] if accepted == _LOSSLESS else 0)
+    raise damaged("have no frame header")
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
@@ -176,7 +210,7 @@ def _jpeg_2000(encoded: bytes) -> Declared:
     while encoded[position : position + 2] != _END:
         marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4])
         if encoded[position] != 0xFF or length < 2:
-            raise _damaged("lack a marker")
+            raise damaged("lack a marker")
         if marker == _SIZ:
             declared = _size(encoded[position + 4 : position + 2 + length])
         if marker == _SOT:
@@ -187,7 +221,7 @@ def _jpeg_2000(encoded: bytes) -> Declared:
         else:
             position += 2 + length
         if position > len(encoded) - 2:
-            raise _damaged("end within a tile")
+            raise damaged("end within a tile")
     if declared is None:
         raise Truncated(
             "The JPEG 2000 data have no SIZ segment: they are damaged. Copy them again."
@@ -197,7 +231,7 @@ def _jpeg_2000(encoded: bytes) -> Declared:
 
 def _size(segment: bytes) -> Declared:
     if len(segment) < 37:
-        raise _damaged("have a short SIZ segment")
+        raise damaged("have a short SIZ segment")
     width, height, left, top = (int.from_bytes(segment[at : at + 4]) for at in (2, 6, 10, 14))
     depth = segment[36]
     return Declared(
@@ -213,7 +247,7 @@ def _check_end(encoded: bytes, start: bytes) -> None:
             "syntax says. Export the image again."
         )
     if not encoded[-8:].rstrip(b"\0\xff").endswith(_END[1:]) or _END not in encoded[-8:]:
-        raise _damaged("end without their end marker")
+        raise damaged("end without their end marker")
 
 
 def _check(declared: Declared, layout: Layout) -> None:
@@ -231,16 +265,6 @@ def _check(declared: Declared, layout: Layout) -> None:
         raise DicomInvalid(
             f"The compressed pixels have {declared.bits} bits; the header allocates "
             f"{layout.bits_allocated}."
-        )
-
-
-def _check_rle(encoded: bytes, layout: Layout) -> None:
-    """As many segments as there are bytes in a pixel: PS3.5 annex G.5."""
-    segments = int.from_bytes(encoded[:4], "little")
-    expected = layout.samples * layout.bits_allocated // 8
-    if segments != expected:
-        raise DicomInvalid(
-            f"The RLE data have {segments} segments; {expected} are in a pixel of this image."
         )
 
 
@@ -272,7 +296,7 @@ def _by_pydicom(encoded: bytes, syntax: UID, layout: Layout) -> Decoded:
             continue
         shape = layout.rows, layout.columns, layout.samples
         return Decoded(values.reshape(shape), str(meta["photometric_interpretation"]))
-    raise _damaged(f"cannot be decoded as {syntax.name}")
+    raise damaged(f"cannot be decoded as {syntax.name}")
 
 
 def _plugins(syntax: str) -> list[str]:
@@ -310,7 +334,7 @@ def _by_gdcm(encoded: bytes, syntax: UID, layout: Layout) -> Decoded:
     cells = np.frombuffer(data, kind)
     shape = layout.rows, layout.columns, layout.samples
     if cells.size != np.prod(shape):
-        raise _damaged(f"cannot be decoded as {syntax.name}")
+        raise damaged(f"cannot be decoded as {syntax.name}")
     return Decoded(cells.reshape(shape), layout.photometric)
 
 
@@ -318,11 +342,4 @@ def _check_said(said: list[str]) -> None:
     """GDCM's JPEG decoder says there alone that data are missing, and returns a picture."""
     for line in said:
         if "Corrupt JPEG data" in line and "extraneous bytes before marker 0xd9" not in line:
-            raise _damaged("lack data in the middle")
-
-
-def _damaged(problem: str) -> Truncated:
-    return Truncated(
-        f"The compressed pixels {problem}: the image was cut or damaged. Copy it again from its "
-        "source."
-    )
+            raise damaged("lack data in the middle")

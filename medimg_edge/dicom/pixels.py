@@ -211,6 +211,8 @@ def _palette(dataset: Dataset) -> Dataset:
     """The palette in little endian words, which is how pydicom takes those of any file."""
     from pydicom import Dataset
 
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        raise Unsupported("The palette is segmented (0028,1221); plain ones are read.")
     palette = Dataset()
     for element in dataset.group_dataset(0x0028):
         palette[element.tag] = element

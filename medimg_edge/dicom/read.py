@@ -19,7 +19,7 @@ import numpy as np
 from medimg_edge.dicom import codestream, functional_groups, header
 from medimg_edge.dicom.elements import text
 from medimg_edge.dicom.grey import is_inverted, modality_values, value_of_interest
-from medimg_edge.dicom.pixels import GREY, color_values, describe, native_frame, used_bits
+from medimg_edge.dicom.pixels import GREY, color_values, describe, native_frame
 from medimg_edge.errors import (
     DicomInvalid,
     DicomNoPixels,
@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
 _PREFIX = slice(128, 132)
-_RLE = "1.2.840.10008.1.2.5"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _DEFLATED})
 MAX_INFLATED = 2 * MAX_PIXELS
 """Bytes of a deflated data set: the largest image that is read, in 16 bits."""
+
+MAX_READS = 500_000
+"""Of a data set: two or three for each element. An ordinary file has some hundred of these."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -78,6 +80,8 @@ class DicomFile:
             self._dataset = _dataset(data, self._syntax)
             _check_kind(self._dataset, self._syntax)
             self._layout = describe(self._dataset)
+            if self._syntax in codestream.SYNTAXES:
+                codestream.check_fragments(self._dataset, self._layout)
         self.frames = self._layout.frames
 
     def image(self, number: int | None = None) -> Image:
@@ -106,8 +110,6 @@ class DicomFile:
         dataset = functional_groups.of_frame(self._dataset, at, self.frames)
         if self._syntax in codestream.SYNTAXES:
             stored, photometric, warned = codestream.frame(self._dataset, layout, at)
-            if self._syntax == _RLE:  # the cells as they were
-                stored = used_bits(stored, layout)
             layout = layout._replace(signed=stored.dtype.kind == "i")
         else:
             stored, photometric = native_frame(self._dataset, layout, at), layout.photometric
@@ -167,16 +169,37 @@ def _dataset(data: bytes, syntax: str | None) -> FileDataset:
             "RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K. Export the image uncompressed."
         )
     if syntax == _DEFLATED:
-        _check_inflated(data)
-    return dcmread(BytesIO(data), force=True)
+        data = _inflated(data)
+    return dcmread(_Counted(data), force=True)
 
 
-def _check_inflated(data: bytes) -> None:
-    """Count what a deflated data set becomes, without keeping it: pydicom inflates it whole."""
-    inflating, waiting, size = zlib.decompressobj(-zlib.MAX_WBITS), data[_meta_end(data) :], 0
+class _Counted(BytesIO):
+    """A file that ends the reading of a data set that is nothing but elements."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of a file. Raises TooLarge."""
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise TooLarge(
+                "The DICOM file has far more elements than an image is described by. Export the "
+                "image again from its source."
+            )
+        return super().read(size)
+
+
+def _inflated(data: bytes) -> bytes:
+    """A deflated data set alone, PS3.5 annex A.5: pydicom inflates any amount at once."""
+    inflating, waiting, parts, size = (
+        zlib.decompressobj(-zlib.MAX_WBITS),
+        data[_meta_end(data) :],
+        [],
+        0,
+    )
     while waiting and not inflating.eof:
-        size += len(inflating.decompress(waiting, 2**20))
-        waiting = inflating.unconsumed_tail
+        parts.append(inflating.decompress(waiting, 2**20))
+        waiting, size = inflating.unconsumed_tail, size + len(parts[-1])
         if size > MAX_INFLATED:
             raise TooLarge(
                 f"The deflated DICOM file becomes more than {MAX_INFLATED:,} bytes; no image that "
@@ -187,6 +210,7 @@ def _check_inflated(data: bytes) -> None:
             "The deflated DICOM file ends before its data do: part of it is missing. Copy it "
             "again from its source."
         )
+    return b"".join(parts)
 
 
 def _transfer_syntax(data: bytes) -> str | None:
