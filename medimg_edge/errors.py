@@ -40,6 +40,7 @@
     │   ├── TooFewImages            data-too-few
     │   ├── PositiveUnknown         data-positive
     │   └── DownloadFailed          data-download
+    ├── NodeError                   node
     ├── RecipeError                 recipe
     ├── RunError                    run
     ├── ModelUnsupported            model-unsupported
@@ -297,6 +298,12 @@ class DownloadFailed(DataError):
     """A publisher's file could not be fetched or is not what was published."""
 
     code = "data-download"
+
+
+class NodeError(MedimgEdgeError):
+    """A DICOM node that cannot listen or send as it was told to."""
+
+    code = "node"
 
 
 class RecipeError(MedimgEdgeError):

@@ -28,9 +28,9 @@ from medimg_edge.dicom.node.listener import (
     Received,
     is_uid,
 )
-from medimg_edge.dicom.node.settings import Limits, NodeError, Settings, TlsFiles, ae_title
+from medimg_edge.dicom.node.settings import Limits, Settings, TlsFiles, ae_title
 from medimg_edge.dicom.node.tls import client_context, server_context
-from medimg_edge.errors import WriteError
+from medimg_edge.errors import NodeError, WriteError
 from tests.device import upper_layer as raw
 from tests.device.listening import ListeningProcess, wait_until
 from tests.device.upper_layer import Peer

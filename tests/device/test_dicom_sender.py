@@ -1,5 +1,4 @@
 """Results reach an archive once, whatever it says, and one that it refuses is in nobody's way."""
-
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pynetdicom import AE, evt
 from medimg_edge.dicom.node.outbox import Outbox
 from medimg_edge.dicom.node.pauses import Pauses
 from medimg_edge.dicom.node.sender import Peer, Sender
-from medimg_edge.dicom.node.settings import NodeError
+from medimg_edge.errors import NodeError
 from tests.device.dicom_peers import SC, SR, wait
 
 QUICK = Pauses(0.05, 0.2)

@@ -19,9 +19,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 
 from medimg_edge.dicom.node import guard
-from medimg_edge.dicom.node.settings import NodeError, Settings
+from medimg_edge.dicom.node.settings import Settings
 from medimg_edge.dicom.node.tls import server_context
-from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.errors import MedimgEdgeError, NodeError
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medimg_edge.dicom.node.outbox import Outbox
 from medimg_edge.dicom.node.pauses import Pauses
-from medimg_edge.dicom.node.settings import NodeError, ae_title
-from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.dicom.node.settings import ae_title
+from medimg_edge.errors import MedimgEdgeError, NodeError
 
 if TYPE_CHECKING:
     from ssl import SSLContext

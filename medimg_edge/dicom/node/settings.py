@@ -6,16 +6,10 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from medimg_edge.errors import MedimgEdgeError
+from medimg_edge.errors import NodeError
 
 # PS3.5 table 6.2-1, VR AE: the default repertoire without backslash and control characters.
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}", re.ASCII)
-
-
-class NodeError(MedimgEdgeError):
-    """A node that cannot listen or send as it was told to."""
-
-    code = "node"
 
 
 def ae_title(value: str) -> str:

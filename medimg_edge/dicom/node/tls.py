@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from medimg_edge.dicom.node.settings import NodeError, TlsFiles
+from medimg_edge.dicom.node.settings import TlsFiles
+from medimg_edge.errors import NodeError
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
