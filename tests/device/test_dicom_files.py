@@ -9,6 +9,7 @@ C.7.6.3.1.2 and C.7.6.3.1.5 colours. Points lie where no rounding is near.
 
 import os
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ REFUSED = [
     ("no_meta.dcm", NotAnImage, "DICM"),  # its first group is 0010
     ("ExplVR_BigEndNoMeta.dcm", NotAnImage, "DICM"),
     ("ExplVR_LitEndNoMeta.dcm", DicomNoPixels, "no pixel data"),
-    ("UN_sequence.dcm", DicomNoPixels, "no pixel data"),
+    ("UN_sequence.dcm", Truncated, "no pixel data"),  # its transfer syntax is of pixels
     ("empty_charset_LEI.dcm", DicomNoPixels, "no pixel data"),
     ("no_meta_group_length.dcm", DicomNoPixels, "no pixel data"),
     ("priv_SQ.dcm", DicomNoPixels, "no pixel data"),
@@ -227,3 +228,15 @@ def test_syntaxes_without_a_real_file(syntax, instead):
     old = UID(dcmread(path(instead), stop_before_pixels=True).file_meta.TransferSyntaxUID)
     new = data.replace(old.encode(), syntax.encode(), 1)
     assert np.array_equal(read_dicom(new).frames, read_dicom(data).frames)
+
+
+@pytest.mark.parametrize("name", ["examples_jpeg2k.dcm", "SC_rgb_gdcm_KY.dcm", "SC_rgb_rle.dcm"])
+@pytest.mark.parametrize("planar", [0, 1])
+def test_encoded_frames_say_themselves_how_colours_lie(name, planar):
+    """PlanarConfiguration is irrelevant: PS3.5 section 8.2.4 for JPEG 2000, 8.2.2 for RLE."""
+    dataset = dcmread(path(name))
+    dataset.PlanarConfiguration = planar
+    changed = BytesIO()
+    dataset.save_as(changed)
+    expected = read_dicom(path(name).read_bytes())
+    assert np.array_equal(read_dicom(changed.getvalue()).frames, expected.frames)

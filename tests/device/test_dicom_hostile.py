@@ -6,10 +6,9 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,11 +17,11 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    HTJ2K,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -43,7 +42,7 @@ from medimg_edge.errors import InputError
 data = sys.stdin.buffer.read()
 before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 try:
-    found = read_dicom(data).frames.shape
+    found = read_dicom(data, frame=1).frames.shape
 except InputError as error:
     found = type(error).__name__
 print(found, sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - before)
@@ -130,12 +129,23 @@ def rle(segments: int, size: int) -> bytes:
     return header + b"\x81\0" * (segments * size // 2)
 
 
+def rle_of_two(size: int) -> bytes:
+    """The first of two segments is right."""
+    first = b"\x81\0" * 79
+    header = struct.pack("<16I", 2, 64, 64 + len(first), *[0] * 13)
+    return header + first + b"\x81\0" * (size // 2)
+
+
+def before_pixels(elements: bytes) -> bytes:
+    whole = file(ExplicitVRLittleEndian, bytes(10000))
+    at = pixels_at(whole)
+    return whole[:at] + elements + whole[at:]
+
+
 def nested(depth: int) -> bytes:
     """Sequences of undefined length, one in another."""
-    whole = file(ExplicitVRLittleEndian, bytes(10000))
-    at = whole.find(b"\xe0\x7f\x10\0")
     sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
-    return whole[:at] + sequence * depth + whole[at:]
+    return before_pixels(sequence * depth)
 
 
 def table(count: int, data: bytes, vr: str = "OW") -> Dataset:
@@ -184,6 +194,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     ),
     "RLE of 40,000 x 40,000": lambda: file(
         RLELossless, encapsulate([rle(1, 25_000_000)], has_bot=False), **BIG
+    ),
+    "plain small elements": lambda: before_pixels(ELEMENT * 2 * 10**6),
+    "RLE whose second segment becomes more": lambda: file(
+        RLELossless,
+        encapsulate([rle_of_two(25_000_000)], has_bot=False),
+        BitsAllocated=16,
+        BitsStored=16,
+        HighBit=15,
     ),
     "RLE that becomes more than it says": lambda: file(
         RLELossless, encapsulate([rle(1, 25_000_000)], has_bot=False)
@@ -291,26 +309,31 @@ def seed(name: str) -> bytes:
     return path(SEEDS[name]).read_bytes()
 
 
-def pixels_at(data: bytes, name: str) -> int:
+def pixels_at(data: bytes) -> int:
     """Where the element of the pixels begins."""
-    at = data.rfind(b"\x7f\xe0\0\x10" if name == "big endian" else b"\xe0\x7f\x10\0")
-    assert at > 0
-    return at
+    return max(data.rfind(b"\xe0\x7f\x10\0"), data.rfind(b"\x7f\xe0\0\x10"))
 
 
-def last_frame(data: bytes, name: str) -> tuple[bytes, bytes, bytes]:
-    """Of encapsulated pixels: what is before the last item's value, that value, what follows."""
-    element = dcmread(BytesIO(data))["PixelData"]
-    value = element.value
-    *_, last = generate_fragments(value)
+def last_item(data: bytes) -> tuple[bytes, bytes]:
+    """Of encapsulated pixels: what is before the last item's length, and its codestream."""
+    *_, last = generate_fragments(dcmread(BytesIO(data))["PixelData"].value)
     start = data.rfind(last)
-    assert last
     assert data[start - 8 : start - 4] == ITEM
-    return data[:start], last, data[start + len(last) :]
+    marker = last.rfind(b"\xff\xd9", len(last) - 8)  # none in RLE
+    return data[: start - 4], last[: marker + 2] if marker > 0 else last.rstrip(b"\0")
+
+
+def pixels_end(data: bytes) -> int:
+    """Behind the last byte that is not padding."""
+    element = dcmread(BytesIO(data))["PixelData"]
+    if not element.is_undefined_length:
+        return data.rfind(element.value) + len(element.value)
+    before, codestream = last_item(data)
+    return len(before) + 4 + len(codestream)
 
 
 def refused(data: bytes) -> bool:
-    """With an error of ours."""
+    """With an error of ours, at the latest for one of its frames."""
     try:
         file = DicomFile(data)
         for number in range(1, file.frames + 1):
@@ -327,13 +350,91 @@ def places(first: int, last: int) -> list[int]:
 
 @each_seed
 def test_nothing_is_answered_from_a_cut_file(name):
+    """At every byte around the head of the pixels, within them, and just before their end."""
     data = seed(name)
-    if name == "deflated":
-        cuts = [*places(400, len(data)), len(data) - 3, len(data) - 2]
-    else:
-        at = pixels_at(data, name)
-        head = range(at - 40, at + 40)
-        cuts = [*head, *places(at + 40, end(data, name)), *range(end(data, name) - 3, end(data, name))]
     assert not refused(data)
+    if name == "deflated":
+        cuts = [*places(400, len(data)), *range(len(data) - 40, len(data) - 8)]  # 8 of padding
+    else:
+        at, end = pixels_at(data), pixels_end(data)
+        cuts = [*range(at - 40, at + 40), *places(at, end), end - 3, end - 2, end - 1]
     for cut in cuts:
         assert refused(data[:cut]), cut
+
+
+@each_seed
+def test_only_what_is_behind_the_pixels_may_be_missing(name):
+    """Their padding, the length of the delimiter (always 0), later elements: the same image."""
+    data = seed(name)
+    if name == "deflated":
+        return
+    whole = DicomFile(data).image(1).frames
+    answered = 0
+    for cut in range(pixels_end(data), len(data)):
+        try:
+            image = DicomFile(data[:cut]).image(1)
+        except InputError:  # cut within the delimiter, or within a later element
+            continue
+        answered += 1
+        assert np.array_equal(image.frames, whole), cut
+    assert answered or pixels_end(data) == len(data)
+
+
+ENCAPSULATED = [each for each in SEEDS if each[0] in "RJH"]
+each_encapsulated = pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=marks(SEEDS[each])) for each in ENCAPSULATED]
+)
+
+
+@each_encapsulated
+def test_nothing_is_answered_from_a_cut_frame(name):
+    """Where what encloses the frame is whole: delimited, of its length, with an end marker."""
+    before, frame = last_item(seed(name))
+    for cut in [*places(0, len(frame) - 3), len(frame) - 5, len(frame) - 4, len(frame) - 3]:
+        rest = frame[:cut]
+        assert refused(before + len(frame).to_bytes(4, "little") + rest + DELIMITER), cut
+        assert refused(before + item(rest) + DELIMITER), cut
+        if not name.startswith("RLE"):
+            assert refused(before + item(rest + b"\xff\xd9") + DELIMITER), cut
+
+
+def item(value: bytes) -> bytes:
+    """Its length and its value, padded to even."""
+    value += b"\0" * (len(value) % 2)
+    return len(value).to_bytes(4, "little") + value
+
+
+# -- Mutations -------------------------------------------------------------------------------
+
+# One or a few bytes of a real file; each of these ended or hung the process at one time.
+FATAL = [
+    ("JPGExtended.dcm", {3022: 0x01}),  # no table of quantization: GDCM aborts
+    ("JPGExtended.dcm", {3022: 0xD3}),
+    ("SC_rgb_dcmtk_+eb+cr.dcm", {1703: 0x01}),
+    ("SC_rgb_jpeg_gdcm.dcm", {1349: 64, 1353: 2}),
+    ("SC_rgb_jpeg_gdcm.dcm", {1352: 255, 1353: 255}),
+    ("GDCMJ2K_TextGBR.dcm", {801: 0x0C}),  # a box of JP2 of no length: pydicom walks for ever
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), FATAL)
+def test_no_file_ends_or_holds_the_process(name, changes):
+    data = bytearray(path(name).read_bytes())
+    for at, byte in changes.items():
+        data[at] = byte
+    done = subprocess.run([sys.executable, "-c", READ], input=data, capture_output=True, timeout=20)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", [pytest.param(each, marks=marks(SEEDS[each])) for each in SEEDS])
+def test_mutations_give_an_image_or_our_error(name, tmp_path):
+    """In a process of their own, which a decoder may end; the input then lies in ``tmp_path``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.device.dicom_mutations", path(SEEDS[name]), tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, (done.returncode, done.stdout[-2000:], done.stderr[-4000:])
+    tried, answered = map(int, done.stdout.split())
+    assert tried > answered

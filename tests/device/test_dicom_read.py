@@ -373,6 +373,33 @@ def test_unknown_transfer_syntax_is_named():
         read_dicom(data)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"Modality": "DOE^JANE", "PixelData": None, "Rows": None},
+        {"PhotometricInterpretation": "DOE^JANE"},
+        {"WindowCenter": "40", "WindowWidth": "400", "VOILUTFunction": "DOE^JANE"},
+        {"PresentationLUTShape": "DOE^JANE"},
+        {"SpecificCharacterSet": "DOE^JANE", "PixelData": None},
+    ],
+)
+def test_no_word_of_the_file_is_repeated(elements):
+    """Text of a patient is at times where it does not belong."""
+    try:
+        said = read_dicom(dicom(**elements)).warnings
+    except InputError as error:
+        said = [str(error)]
+    assert "DOE" not in " ".join(said)
+
+
+def test_no_word_instead_of_a_transfer_syntax_is_repeated():
+    data = dicom().replace(b"1.2.840.10008.1.2.1\0", b"DOE^JANE 19700101 F\0")
+    with pytest.raises(InputError) as caught:
+        read_dicom(data)
+    assert "DOE" not in str(caught.value)
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_bare_data_set_of_an_old_archive(syntax):
     data = dicom(syntax=syntax, ImageType=["ORIGINAL"])

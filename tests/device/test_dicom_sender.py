@@ -183,10 +183,9 @@ def test_a_damaged_file_is_in_nobodys_way(sending):
     sending.add(4)
     archive = sending.archive()
     sending.start(archive.port)
-    wait(lambda: archive.stored["1.2.3.4"])
+    wait(lambda: sorted(sending.outbox.pending()) == [half, cut, folder])
     wait(lambda: len(sending.lines) == 3)
     assert all("The file is damaged or cannot be read (" in line for line in sending.lines)
-    assert sorted(sending.outbox.pending()) == [half, cut, folder]
     assert archive.stored == {"1.2.3.4": 1}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from medimg_edge.dicom.node import disk
@@ -62,8 +63,11 @@ class Outbox:
         disk.sync(self.folder)
 
     def _instances(self) -> list[Path]:
+        found = []
         with os.scandir(self.folder) as entries:
-            found = [(each.stat().st_mtime_ns, each.name) for each in entries if _is_instance(each)]
+            for each in filter(_is_instance, entries):
+                with suppress(FileNotFoundError):  # it was finished meanwhile
+                    found.append((each.stat().st_mtime_ns, each.name))
         return [self.folder / name for _, name in sorted(found)]
 
 
@@ -74,5 +78,7 @@ def _is_instance(entry: os.DirEntry[str]) -> bool:
 def _to_send(folder: Path) -> list[Path]:
     try:
         return sorted(each for each in folder.iterdir() if is_sent(each.name))
+    except FileNotFoundError:  # it was finished meanwhile
+        return []
     except OSError:
         return [folder]
