@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from medimg_edge.errors import Rejected, WrongBodyPart, WrongModality, WrongView
+from medimg_edge.errors import OwnResult, Rejected, WrongBodyPart, WrongModality, WrongView
 from medimg_edge.image import Header, Image
 from medimg_edge.manifest import Manifest
 from medimg_edge.terms import MODALITIES, VIEWS, regions
@@ -36,10 +36,15 @@ def admit(image: Image, manifest: Manifest, *, force: bool = False) -> Warnings:
 
     force: answer the wrong kind, too, with a warning that says so.
 
-    Raises WrongModality, WrongBodyPart, WrongView.
+    Raises WrongModality, WrongBodyPart, WrongView, OwnResult.
     """
     if image.header is None:
         return ()
+    if image.header.ours:
+        raise OwnResult(
+            "The image is a picture that medimg-edge made of an answer. Give it the image that was "
+            "answered, and let the archive not send it our series."
+        )
     return (*_of_kind(image.header, manifest, force), *_of_history(image.header))
 
 

@@ -20,7 +20,8 @@
     │   ├── UnitUnknown             unit-unknown
     │   ├── WrongModality           wrong-modality
     │   ├── WrongBodyPart           wrong-body-part
-    │   └── WrongView               wrong-view
+    │   ├── WrongView               wrong-view
+    │   └── OwnResult               own-result
     ├── ModelError                  the network gave no usable answer            (record: "error")
     │   ├── ModelLoad               model-load
     │   ├── ModelOutput             model-output
@@ -184,6 +185,12 @@ class WrongView(Rejected):
     """A DICOM image taken from another side than the model's."""
 
     code = "wrong-view"
+
+
+class OwnResult(Rejected):
+    """A picture that medimg-edge made of an answer; answering it would never end."""
+
+    code = "own-result"
 
 
 class ModelError(MedimgEdgeError):

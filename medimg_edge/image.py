@@ -84,6 +84,7 @@ class Header:
     burned_in: that the pixels hold text which may name the patient, where it is said.
     lossy: the image once went through a lossy compression.
     relationship: how pixels relate to the X-ray beam's intensity: LIN, LOG, DISP.
+    ours: it is a picture that medimg-edge made of an answer.
     """
 
     modality: str | None = None
@@ -99,6 +100,7 @@ class Header:
     burned_in: bool | None = None
     lossy: bool = False
     relationship: str | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -210,15 +210,11 @@ def _classifier(bundle: Path, artifact: str, profile: str, force: bool) -> "Clas
 
 
 def _answer(classifier: "Classifier", kinds: Collection[str], pseudonyms: "Pseudonyms") -> "Answer":
-    """What answers an image's file: a record for each frame, and results of those answered."""
-    from msgspec.structs import replace
-
-    from medimg_edge.dicom.answer import results
+    """What answers an image's file."""
+    from medimg_edge.dicom.answer import received
     from medimg_edge.dicom.node.service import Answered
-    from medimg_edge.record import Failure, dicom, encode
 
-    made = [each for each in kinds if each != "json"]
-    if "sr" in made:
+    if "sr" in kinds:
         import medimg_edge.dicom.answer.report  # noqa: F401 - now: it takes long, or is missing
 
     def answer(image: Path, name: str) -> "Answered":
@@ -226,27 +222,10 @@ def _answer(classifier: "Classifier", kinds: Collection[str], pseudonyms: "Pseud
             data = image.read_bytes()
         except OSError as error:
             raise InputMissing(f"The received image cannot be read: {error.strerror}.") from error
-        records, files = [], {}
-        for each in classifier.predict_frames(data, name=name):
-            if isinstance(each, Failure):
-                records.append(each)
-                continue
-            told = dicom(each.header, pseudonyms.of) if each.header else None
-            records.append(replace(each.record, dicom=told))
-            found = results.make(
-                data,
-                each,
-                classifier.manifest,
-                classifier.points,
-                identifier=name,
-                kinds=made,
-                frame=each.record.frame,
-            )
-            prefix = f"{each.record.frame}." if each.record.frames else ""
-            files.update((prefix + key, value) for key, value in found.items())
-        if "json" in kinds or any(isinstance(each, Failure) for each in records):
-            files["json"] = b"".join(encode(each) + b"\n" for each in records)
-        return Answered(records, files)
+        found = received.answer(
+            classifier, data, identifier=name, kinds=kinds, name_of=pseudonyms.of
+        )
+        return Answered(*found)
 
     return answer
 

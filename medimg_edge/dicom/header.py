@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from medimg_edge.dicom.elements import numbers, text
+from medimg_edge.dicom.implementation import MANUFACTURER, SECONDARY_CAPTURE
 from medimg_edge.image import Header
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def describe(dataset: Dataset, syntax: str | None, frame: int, frames: int) -> H
         burned_in=_BURNED_IN.get(text(dataset, "BurnedInAnnotation") or ""),
         lossy=text(dataset, "LossyImageCompression") == "01" or syntax in _LOSSY_SYNTAXES,
         relationship=text(dataset, "PixelIntensityRelationship"),
+        ours=text(dataset, "SOPClassUID") == SECONDARY_CAPTURE
+        and text(dataset, "Manufacturer") == MANUFACTURER,
     )
 
 

@@ -2,7 +2,11 @@
 
 from medimg_edge import __version__
 
+MANUFACTURER = "medimg-edge"
+
 CLASS_UID = "2.25.176618711998956086952096642816722991283"
 """Ours for ever; PS3.5 B.2 makes such UIDs of a random UUID."""
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 VERSION_NAME = f"MEDIMG_{__version__}"[:16]

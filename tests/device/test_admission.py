@@ -6,7 +6,7 @@ import pytest
 
 from medimg_edge.admission import admit
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import WrongBodyPart, WrongModality, WrongView
+from medimg_edge.errors import OwnResult, WrongBodyPart, WrongModality, WrongView
 from medimg_edge.image import Header, Image, Range
 from medimg_edge.manifest import Manifest
 from medimg_edge.terms import MODALITIES, regions
@@ -76,6 +76,11 @@ def test_the_history_is_told(chest):
     told = admit(image(**FITTING, burned_in=True, lossy=True, relationship="LIN"), chest)
     assert [each.split()[2] for each in told] == ["says", "has", "are"]
     assert admit(image(**FITTING, burned_in=False, relationship="LOG"), chest) == ()
+
+
+def test_a_picture_of_our_own_is_never_answered(chest):
+    with pytest.raises(OwnResult):
+        admit(image(**FITTING, ours=True), chest, force=True)
 
 
 def test_a_model_that_states_nothing_reads_everything(chest):

@@ -293,3 +293,10 @@ def test_words_that_contradict_each_other(infer, tmp_path, words, says):
     done, _ = infer(write(tmp_path / "a.dcm"), *words)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_our_own_pictures_are_not_answered(infer, tmp_path):
+    pytest.importorskip("highdicom")
+    infer(write(tmp_path / "a.dcm"), "--results", "sc", "--out", tmp_path / "out")
+    done, (record,) = infer(tmp_path / "out", "--force")
+    assert (done.returncode, record["code"]) == (1, "own-result")

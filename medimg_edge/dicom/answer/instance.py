@@ -18,7 +18,6 @@ from medimg_edge.dicom import implementation
 from medimg_edge.dicom.answer.source import Source
 from medimg_edge.record import Answer
 
-MANUFACTURER = "medimg-edge"
 NOT_FOR_DIAGNOSIS = "Not for diagnosis"
 _NAMESPACE = uuid.UUID("6187b2d4-da90-4dca-8ec1-dc5055f085c2")
 
@@ -68,9 +67,12 @@ class Origin:
         dataset.InstanceNumber = number
         dataset.SeriesInstanceUID = self.series_uid(series)
         dataset.SeriesDescription = line(f"{NOT_FOR_DIAGNOSIS}: {model.name}")
-        dataset.Manufacturer = MANUFACTURER
+        dataset.Manufacturer = implementation.MANUFACTURER
         dataset.ManufacturerModelName = line(model.name)
-        dataset.SoftwareVersions = [line(model.version), f"{MANUFACTURER} {__version__}"]
+        dataset.SoftwareVersions = [
+            line(model.version),
+            f"{implementation.MANUFACTURER} {__version__}",
+        ]
         for event in ("InstanceCreation", "Content"):
             setattr(dataset, f"{event}Date", self.made.strftime("%Y%m%d"))
             setattr(dataset, f"{event}Time", self.made.strftime("%H%M%S.%f"))

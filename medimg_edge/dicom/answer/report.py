@@ -27,7 +27,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ComprehensiveSRStorage
 
-from medimg_edge.dicom.answer.instance import MANUFACTURER, NOT_FOR_DIAGNOSIS, Origin
+from medimg_edge.dicom.answer.instance import NOT_FOR_DIAGNOSIS, Origin
+from medimg_edge.dicom.implementation import MANUFACTURER
 from medimg_edge.manifest import OperatingPoint
 from medimg_edge.record import Finding
 
