@@ -17,6 +17,9 @@ MODALITIES = _words("""
 """)
 """Of acquisition. OT, other, says nothing."""
 
+OBJECTS = _words("ANN AU DOC FID KO M3D PLAN PR REG RTPLAN RTRECORD RTSTRUCT RWV SEG SR STAIN")
+"""What the Modality of objects that are no images says."""
+
 VIEWS = _words("AP PA LL RL LLD RLD LLO RLO LAT LATERAL")
 
 RELATIONSHIPS = _words("LIN LOG DISP")

@@ -282,7 +282,8 @@ def _by_pydicom(encoded: bytes, syntax: UID, layout: Layout) -> Decoded:
         "columns": layout.columns,
         "samples_per_pixel": layout.samples,
         "photometric_interpretation": layout.photometric,
-        "planar_configuration": int(layout.planar),
+        # PS3.5 8.2.4: JPEG 2000 says itself how its components lie.
+        "planar_configuration": int(layout.planar and syntax not in _JPEG_2000),
         "bits_allocated": layout.bits_allocated,
         "bits_stored": layout.bits_stored,
         "pixel_representation": int(layout.signed),

@@ -68,7 +68,9 @@ def value_of_interest(
         return everything, ()
     function = text(dataset, "VOILUTFunction") or "LINEAR"
     if function not in _FUNCTIONS:
-        return everything, (f"VOILUTFunction (0028,1056) is {function}: the window is not used.",)
+        return everything, (
+            "VOILUTFunction (0028,1056) is none of the Standard's: the window is not used.",
+        )
     if width < 1 if function == "LINEAR" else width <= 0:  # C.11.2.1.2.1 and C.11.2.1.3
         return everything, (f"WindowWidth (0028,1051) is {width}: the window is not used.",)
     return Window(center, width, cast(Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"], function)), ()
@@ -84,7 +86,7 @@ def is_inverted(dataset: Dataset) -> tuple[bool, Warnings]:
     shape = text(dataset, "PresentationLUTShape")
     inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
     agree = shape is None or (photometric == "MONOCHROME1") == (shape == "INVERSE")
-    warning = f"{photometric} and Presentation LUT Shape {shape} disagree; taken as inverted."
+    warning = "Photometric Interpretation and Presentation LUT Shape disagree; taken as inverted."
     return inverted, () if agree else (warning,)
 
 
@@ -98,9 +100,7 @@ def _table(item: Dataset, lowest_input: float) -> Table:
     """One LUT: PS3.3 C.11.1.1 and C.11.2.1.1. ``lowest_input``: of the values that it is for."""
     descriptor = item.get("LUTDescriptor")
     if descriptor is None or isinstance(descriptor, str | bytes | int) or len(descriptor) != 3:
-        raise DicomInvalid(
-            f"LUTDescriptor (0028,3002) is {descriptor!r}; three numbers are needed."
-        )
+        raise DicomInvalid("LUTDescriptor (0028,3002) is not three numbers.")
     count, start, bits = (int(value) for value in descriptor)
     count = count % 2**16 or 2**16  # 0 stands for 65536, and 16 bits may have been read as signed
     if start > 32767 and lowest_input < 0:  # signed, as the input is

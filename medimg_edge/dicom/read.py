@@ -32,6 +32,7 @@ from medimg_edge.errors import (
 )
 from medimg_edge.image import Image, Range
 from medimg_edge.limits import MAX_PIXELS
+from medimg_edge.terms import MODALITIES, OBJECTS
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
@@ -42,7 +43,7 @@ _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.
 MAX_INFLATED = 2 * MAX_PIXELS
 """Bytes of a deflated data set: the largest image that is read, in 16 bits."""
 
-MAX_READS = 500_000
+MAX_READS = 300_000
 """Of a data set: two or three for each element. An ordinary file has some hundred of these."""
 
 
@@ -164,9 +165,11 @@ def _dataset(data: bytes, syntax: str | None) -> FileDataset:
     if syntax is not None and syntax not in _NATIVE | codestream.SYNTAXES:
         from pydicom.uid import UID
 
+        uid = UID(syntax)
+        found = f"{uid.name} ({uid})" if uid.is_valid else "no UID"
         raise DicomTransferSyntax(
-            f"The transfer syntax is {UID(syntax).name} ({UID(syntax)}); read are plain pixels, "
-            "RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K. Export the image uncompressed."
+            f"The transfer syntax is {found}; read are plain pixels, RLE, JPEG, JPEG-LS, JPEG 2000 "
+            "and HTJ2K. Export the image uncompressed."
         )
     if syntax == _DEFLATED:
         data = _inflated(data)
@@ -242,7 +245,8 @@ def _check_kind(dataset: Dataset, syntax: str | None) -> None:
                 "The DICOM file describes an image and holds no pixel data: it was cut, or its "
                 "pixels were removed. Copy it again from its source."
             )
-        kind = text(dataset, "Modality") or "unknown"
+        modality = text(dataset, "Modality")
+        kind = modality if modality in MODALITIES | OBJECTS else "unknown"
         raise DicomNoPixels(
             f"The DICOM object (modality {kind}) has no pixel data, as reports and plans. "
             "Give the image itself."
