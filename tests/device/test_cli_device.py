@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from medimg_edge.bundle import Bundle
 from medimg_edge.cli import main, output
 from medimg_edge.cli.output import Sink
 from medimg_edge.reader import read_image
+from medimg_edge.record import schema as record_schema
 
 GOLDEN = ("01-gray8.png", "08-monochrome2.dcm")
 
@@ -182,15 +184,15 @@ def test_out_appears_when_it_is_complete(three, frozen, called, tmp_path):
     done = called("infer", *three, "-b", frozen, "--out", out, "--format", "csv")
     assert done.stdout == ""
     assert len(out.read_text().splitlines()) == 4
-    assert os.listdir(tmp_path) == ["answers.csv"]
+    assert set(os.listdir(tmp_path)) == {"answers.csv", "state"}
 
     out.write_text("yesterday")  # then a run that ends before its end: no place for heatmaps
     (tmp_path / "maps").write_text("not a folder")
     done = called("infer", *three, "-b", frozen, "--out", out, "--heatmap", tmp_path / "maps")
     assert done.returncode == 1
-    assert "error [write]: The heatmap" in done.stderr
+    assert re.search(r"error \[write\]: .*maps.* was not written", done.stderr)
     assert out.read_text() == "yesterday"
-    assert sorted(os.listdir(tmp_path)) == ["answers.csv", "maps"]
+    assert sorted(os.listdir(tmp_path)) == ["answers.csv", "maps", "state"]
 
 
 @pytest.mark.parametrize("out", ["none/answers", "folder", ".", "/", "long" * 100])
@@ -350,7 +352,7 @@ def test_a_fault_of_our_own_is_one_line_too(frozen, three, monkeypatch, capsys, 
     def fault(*_):
         raise KeyError("of a\nprogrammer")
 
-    monkeypatch.setattr("medimg_edge.classifier.Classifier.predict", fault)
+    monkeypatch.setattr("medimg_edge.classifier.Classifier.run", fault)
     log = tmp_path / "log"
     words = ["--log-file", log, "infer", three[0], "-b", frozen]
     monkeypatch.setattr(sys, "argv", ["medimg-edge", *map(str, words)])
@@ -415,7 +417,11 @@ def test_verify(frozen, called):
     assert "model.int8.onnx" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["record", "manifest", "profile", "device"])
+def test_the_schema_of_records(called):
+    assert json.loads(called("schema", "record").stdout) == json.loads(json.dumps(record_schema()))
+
+
+@pytest.mark.parametrize("name", ["manifest", "profile", "device"])
 def test_schema(called, name):
     published = Path(__file__).parent.parent / "data" / f"schema-{name}.json"
     assert json.loads(called("schema", name).stdout) == json.loads(published.read_text())
@@ -423,7 +429,7 @@ def test_schema(called, name):
 
 COMMANDS = [
     *(["infer"], ["verify"], ["calibrate"], ["info"], ["schema"]),
-    *(["tune"], ["bench"], ["doctor"]),
+    *(["tune"], ["bench"], ["doctor"], ["listen"], ["deidentify"]),
     *(["train"], ["export"], ["evaluate"], ["compare"], ["demo"]),
     *(["data", "check"], ["data", "get"], ["data", "phantom"]),
 ]

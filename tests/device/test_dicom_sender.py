@@ -1,4 +1,5 @@
 """Results reach an archive once, whatever it says, and one that it refuses is in nobody's way."""
+
 import threading
 from collections import Counter
 from collections.abc import Callable

@@ -62,15 +62,19 @@ class Peer:
         return f"{self.aet}@{host}:{self.port}"
 
 
-class Away(NodeError):
+class _Unsent(Exception):
+    """Why a result is not sent yet, for the log."""
+
+
+class _Away(_Unsent):
     """The archive cannot be reached, or takes nothing for now."""
 
 
-class Refused(NodeError):
+class _Refused(_Unsent):
     """The archive does not take this result, and may take others."""
 
 
-class _Lost(Away):
+class _Lost(_Away):
     """The connection ended with a result that it may be the cause of."""
 
 
@@ -142,7 +146,7 @@ class Sender:
                 self._stopping.wait(pause)
 
     def _send_due(self) -> bool:
-        """Send some of what is due; whether there was any. Raises Away, WriteError."""
+        """Send some of what is due; whether there was any. Raises _Away, WriteError."""
         pending = self._outbox.pending()
         self._refusals = {path: self._refusals[path] for path in pending if path in self._refusals}
         now = time.monotonic()
@@ -173,22 +177,22 @@ class Sender:
 
     @contextmanager
     def _aside(self, path: Path) -> Iterator[None]:
-        """Let a result wait alone that the block could not send; raise Away where all have to."""
+        """Let a result wait alone that the block could not send; raise _Away where all have to."""
         try:
             yield
-        except (Refused, _Lost) as error:
+        except (_Refused, _Lost) as error:
             before = self._refusals.get(path)
             times = before.times + 1 if before else 1
             due = time.monotonic() + self._refused.after(times)
-            self._refusals[path] = _Refusal(error.message, times, due)
-            if not before or before.reason != error.message:
-                self._log(f"{path.name}: {error.message} It is kept, and offered again.")
+            self._refusals[path] = _Refusal(str(error), times, due)
+            if not before or before.reason != str(error):
+                self._log(f"{path.name}: {error} It is kept, and offered again.")
             if isinstance(error, _Lost):
                 raise
 
     @contextmanager
     def _association(self, classes: Sequence[str]) -> Iterator[Association]:
-        """An association in which each of the SOP classes was proposed. Raises Away."""
+        """An association in which each of the SOP classes was proposed. Raises _Away."""
         from pynetdicom import AE, evt
 
         entity = AE(self._calling)
@@ -205,37 +209,37 @@ class Sender:
                 evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
             )
         except OSError as error:  # such as a host name that is not known
-            raise Away(f"{self._peer} cannot be reached: {error.strerror}.") from error
+            raise _Away(f"{self._peer} cannot be reached: {error.strerror}.") from error
         if not association.is_established and not association.rejected_contexts:
-            raise Away(f"{self._peer} {_why_not(association, self._tls is not None)}.")
+            raise _Away(f"{self._peer} {_why_not(association, self._tls is not None)}.")
         try:
             yield association
         finally:
             association.release()
 
     def _store(self, association: Association, path: Path) -> None:
-        """Send a result until it is acknowledged: PS3.4 table B.2-1. Raises Refused, Away."""
+        """Send a result until it is acknowledged: PS3.4 table B.2-1. Raises _Refused, _Away."""
         from pynetdicom.status import code_to_category
 
         with _undamaged():
             dataset = _read(path)
             name, sop_class = dataset.SOPClassUID.name, dataset.SOPClassUID
         if sop_class not in {each.abstract_syntax for each in association.accepted_contexts}:
-            raise Refused(f"{self._peer} does not take objects of the class {name}.")
+            raise _Refused(f"{self._peer} does not take objects of the class {name}.")
         if not association.is_established:
-            raise Away(f"{self._peer} ended the connection.")
+            raise _Away(f"{self._peer} ended the connection.")
         with _undamaged():
             status = association.send_c_store(dataset).get("Status")
         if status is None:
             raise _Lost(f"{self._peer} did not answer, or ended the connection.")
         if status in _OUT_OF_RESOURCES:
-            raise Away(f"{self._peer} is out of resources (status 0x{status:04X}).")
+            raise _Away(f"{self._peer} is out of resources (status 0x{status:04X}).")
         if code_to_category(status) not in ("Success", "Warning"):
-            raise Refused(f"{self._peer} refused it (status 0x{status:04X}).")
+            raise _Refused(f"{self._peer} refused it (status 0x{status:04X}).")
 
 
 def _sop_class(path: Path) -> str:
-    """The SOP class of a file, from its file meta information alone. Raises Refused."""
+    """The SOP class of a file, from its file meta information alone. Raises _Refused."""
     from pydicom.filereader import read_file_meta_info
 
     with _undamaged():
@@ -256,16 +260,18 @@ def _read(path: Path) -> Dataset:
 
 @contextmanager
 def _undamaged() -> Iterator[None]:
-    """The edge: whatever pydicom says of a file that it cannot read or encode. Raises Refused."""
+    """The edge: whatever pydicom says of a file that it cannot read or encode. Raises _Refused."""
     try:
         yield
     except Exception as error:
-        raise Refused(f"The file is damaged or cannot be read ({type(error).__name__}).") from error
+        raise _Refused(
+            f"The file is damaged or cannot be read ({type(error).__name__})."
+        ) from error
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, MedimgEdgeError):
-        return error.message
+    if isinstance(error, MedimgEdgeError | _Unsent):
+        return str(error)
     return f"A fault of medimg-edge itself ({type(error).__name__})."
 
 
