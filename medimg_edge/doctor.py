@@ -229,9 +229,9 @@ def _decoders() -> Iterator[Finding]:
     if failed:
         yield Finding("decoders", "failed", "; ".join(failed), "install opencv and pydicom anew")
     else:
-        from medimg_edge.dicom import codestream
+        from medimg_edge.dicom import encoded
 
-        compressions = ", ".join(codestream.decodable())
+        compressions = ", ".join(encoded.decodable())
         yield Finding("decoders", "ok", f"{', '.join(read)}; in DICOM: plain, {compressions}")
 
 

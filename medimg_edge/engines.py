@@ -154,7 +154,7 @@ class _LiteRtEngine:
             ) from error
 
         def interpreter() -> Interpreter:
-            with native_stderr.captured():  # it announces its delegate there
+            with native_stderr.turned_away():  # it announces its delegate there
                 made = Interpreter(model_content=model, num_threads=threads)
                 made.allocate_tensors()
             return made

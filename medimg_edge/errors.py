@@ -41,6 +41,7 @@
     │   ├── TooFewImages            data-too-few
     │   ├── PositiveUnknown         data-positive
     │   └── DownloadFailed          data-download
+    ├── MachineFault                machine                                  (record: "error")
     ├── NodeError                   node
     ├── RecipeError                 recipe
     ├── RunError                    run
@@ -305,6 +306,12 @@ class DownloadFailed(DataError):
     """A publisher's file could not be fetched or is not what was published."""
 
     code = "data-download"
+
+
+class MachineFault(MedimgEdgeError):
+    """The machine could not do it now; the image is not at fault, and may be tried again."""
+
+    code = "machine"
 
 
 class NodeError(MedimgEdgeError):

@@ -10,6 +10,9 @@ MAX_PIXELS = 2**26
 MAX_BYTES = 512 * 2**20
 """Of one file."""
 
+MAX_FRAMES = 10_000
+"""Of one file: each has a record."""
+
 
 def check_pixels(rows: int, columns: int) -> None:
     """Raise TooLarge where an image declares more than MAX_PIXELS."""

@@ -1,9 +1,8 @@
-"""What native libraries write to the process's standard error, where Python cannot turn it off."""
+"""The process's standard error, where native libraries chat and Python cannot stop them."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,27 +10,20 @@ from contextlib import contextmanager
 _LOCK = threading.Lock()
 """Two threads that turn it away would each bring back what the other left."""
 
-_CHARACTERS = 10_000
-
 
 @contextmanager
-def captured() -> Iterator[list[str]]:
-    """Give a list that holds, once the block has ended, the lines that were written in it.
-
-    One thread at a time; what others write meanwhile is among them, and not shown.
-    """
-    said: list[str] = []
-    with _LOCK, tempfile.TemporaryFile() as file:
+def turned_away() -> Iterator[None]:
+    """Nothing that is written to it is shown, by whatever thread; one thread at a time."""
+    with _LOCK:
         try:
             kept = os.dup(2)
         except OSError:  # it is closed
-            yield said
+            yield
             return
-        os.dup2(file.fileno(), 2)
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
         try:
-            yield said
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            file.seek(0)
-            said += file.read(_CHARACTERS).decode(errors="replace").splitlines()

@@ -20,10 +20,10 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
         return default
     try:
         return int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError):
         raise DicomInvalid(
             f"{keyword} {_tag(keyword)} of the DICOM file is not one integer."
-        ) from error
+        ) from None
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:

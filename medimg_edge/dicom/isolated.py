@@ -1,58 +1,86 @@
-"""JPEG frames decoded in a process of their own, which a damaged one may end."""
+"""Frames decoded in processes of their own, which a damaged one may end.
+
+GDCM ends its process where one byte of a JPEG marker is another; no frame may do that to what
+answers all the others. A process is kept for the next frame, and there are as many as threads that
+decode.
+"""
 
 from __future__ import annotations
 
 import atexit
 import json
+import signal
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from medimg_edge.errors import DicomTransferSyntax
+from medimg_edge.dicom.damage import damaged
+from medimg_edge.errors import MachineFault
+
+Family = Literal["JPEG", "JPEG-LS", "JPEG 2000"]
+
+LIBRARIES: dict[Family, str] = {"JPEG": "gdcm", "JPEG-LS": "jpeg_ls", "JPEG 2000": "openjpeg"}
+"""Python's names of what decodes them, all of the extra ``dicom``."""
 
 SECONDS = 60
-"""A frame that takes longer is damaged: one of 64 megapixels takes a few."""
+"""For one frame: the largest takes a few."""
 
-_CHILD = Path(__file__).with_name("gdcm_child.py")
-_LENGTHS = struct.Struct("<QQ")
+_CHILD = Path(__file__).with_name("decoder_child.py")
+_READY, _PIXELS, _DAMAGED = b"R", b"P", b"D"
+_HEAD = struct.Struct("<cQ")
+_OWN_FAULT = frozenset(
+    {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+)
 
 
 class Request(NamedTuple):
-    """What GDCM is told of a frame of so many ``bytes``; ``signed`` and ``planar`` are 0 or 1."""
+    """A frame of so many ``bytes``. bits: of a cell, 8 or 16. planar: 0 or 1."""
 
+    family: Family
     syntax: str
     rows: int
     columns: int
     samples: int
     photometric: str
-    allocated: int
-    stored: int
-    signed: int
     planar: int
+    bits: int
     bytes: int
 
 
-def available() -> bool:
-    """Whether GDCM is installed."""
-    return find_spec("gdcm") is not None
+def available(family: Family) -> bool:
+    """Whether its library is installed."""
+    return find_spec(LIBRARIES[family]) is not None
 
 
-def decode(frame: bytes, request: Request) -> tuple[bytes, list[str]]:
-    """The pixels as they lie in memory, none of a damaged frame, and what GDCM said of them.
+def decode(frame: bytes, request: Request) -> bytes:
+    """The cells, by sample, little endian. May be called from several threads at once.
 
-    May be called from several threads at once. Raises DicomTransferSyntax where no process can be
-    started.
+    Raises Truncated where a decoder refuses the frame or two processes are ended by it, and
+    MachineFault where it cannot be decoded now: no process starts, or somebody ended it.
     """
-    child = _waiting() or _Child()
-    answer = child.decode(frame, request)
-    if child.alive:
-        _idle.append(child)
-    return answer
+    for first in (True, False):
+        child = _waiting() or _Child()
+        kind, pixels = child.decode(frame, request)
+        if child.alive:
+            _idle.append(child)
+        if kind == _PIXELS:
+            return pixels
+        if kind == _DAMAGED:
+            break
+        if child.alive or -child.returncode not in _OWN_FAULT:
+            if first:
+                continue
+            raise MachineFault(
+                "A frame could not be decoded: its process was ended, or lacked time, memory or a "
+                "library. Try again when the machine has less to do."
+            )
+    raise damaged(f"cannot be decoded as {request.family}")
 
 
 def _waiting() -> _Child | None:
@@ -75,40 +103,65 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                start_new_session=True,  # what ends a group, such as Ctrl-C, ends us alone
             )
-        except (OSError, TypeError) as error:  # no Python to start, no memory
-            raise DicomTransferSyntax(
-                "JPEG frames are decoded in a process of their own, which cannot be started. Free "
-                "memory, or export the image uncompressed."
-            ) from error
+        except (OSError, TypeError) as error:  # no memory, or no Python to start
+            raise _cannot_start() from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        with self._watched():
+            ready = self._answers.read(1)
+        if ready != _READY:
+            self.end()
+            raise _cannot_start()
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(self, frame: bytes, request: Request) -> tuple[bytes, list[str]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        watch = Timer(SECONDS, self._process.kill)
-        watch.start()
-        try:
-            line = json.dumps(request._asdict()) + "\n"
-            self._process.stdin.write(line.encode() + frame)
-            self._process.stdin.flush()
-            pixels, words = _LENGTHS.unpack(self._process.stdout.read(_LENGTHS.size))
-            answer = self._process.stdout.read(pixels)
-            said = self._process.stdout.read(words).decode(errors="replace").splitlines()
-        except (OSError, struct.error):  # it is gone
-            self.end()
-            return b"", []
-        finally:
-            watch.cancel()
-        return (answer if len(answer) == pixels else b""), said
+    @property
+    def returncode(self) -> int:
+        return self._process.wait()
+
+    def decode(self, frame: bytes, request: Request) -> tuple[bytes, bytes]:
+        """What the child says, and the pixels; nothing where it is gone."""
+        with self._watched(), suppress(OSError):  # it is gone
+            self._requests.write((json.dumps(request._asdict()) + "\n").encode() + frame)
+            self._requests.flush()
+            head = self._answers.read(_HEAD.size)
+            if len(head) == _HEAD.size:
+                kind, size = _HEAD.unpack(head)
+                pixels = self._answers.read(size)
+                if len(pixels) == size:
+                    return kind, pixels
+        self.end()
+        return b"", b""
 
     def end(self) -> None:
         with suppress(OSError):
-            self._process.kill()
-        self._process.communicate()
+            if self.alive:
+                self._process.kill()
+        with suppress(OSError):
+            self._requests.close()
+        self._answers.close()
+        self._process.wait()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        watch = Timer(SECONDS, self._process.kill)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+
+def _cannot_start() -> MachineFault:
+    return MachineFault(
+        f"Compressed frames are decoded by a process of their own, and {sys.executable or 'Python'}"
+        " cannot be started for it. Free memory, or export the image uncompressed."
+    )
 
 
 _idle: list[_Child] = []

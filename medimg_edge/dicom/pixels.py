@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.dicom.elements import integer, text
-from medimg_edge.errors import DicomInvalid, Truncated, Unsupported
-from medimg_edge.limits import check_pixels
+from medimg_edge.errors import DicomInvalid, TooLarge, Truncated, Unsupported
+from medimg_edge.limits import MAX_FRAMES, check_pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
@@ -77,6 +77,10 @@ def describe(dataset: Dataset) -> Layout:
     )
     _check(layout)
     check_pixels(layout.rows, layout.columns)
+    if layout.frames > MAX_FRAMES:
+        raise TooLarge(
+            f"The DICOM file declares {layout.frames:,} frames; at most {MAX_FRAMES:,} are read."
+        )
     return layout
 
 

@@ -1,7 +1,7 @@
 """A DICOM file -> Image, frame by frame.
 
 The stages are those of the Standard, in its order, one function each: the file (here), stored
-pixel values (``pixels.py``, of encoded frames ``codestream.py``), the frame's own attributes
+pixel values (``pixels.py``, of encoded frames ``encoded.py``), the frame's own attributes
 (``functional_groups.py``), modality values, value of interest, polarity (``grey.py``), and what
 the header says beside (``header.py``). Overlays are left out.
 """
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medimg_edge.dicom import codestream, functional_groups, header
+from medimg_edge.dicom import encoded, fragments, functional_groups, header
 from medimg_edge.dicom.elements import text
+from medimg_edge.dicom.encoded import Decoded
 from medimg_edge.dicom.grey import is_inverted, modality_values, value_of_interest
 from medimg_edge.dicom.pixels import GREY, color_values, describe, native_frame
 from medimg_edge.errors import (
@@ -25,6 +26,7 @@ from medimg_edge.errors import (
     DicomNoPixels,
     DicomTransferSyntax,
     InputError,
+    MachineFault,
     NotAnImage,
     TooLarge,
     Truncated,
@@ -81,9 +83,10 @@ class DicomFile:
             self._dataset = _dataset(data, self._syntax)
             _check_kind(self._dataset, self._syntax)
             self._layout = describe(self._dataset)
-            if self._syntax in codestream.SYNTAXES:
-                codestream.check_fragments(self._dataset, self._layout)
-        self.frames = self._layout.frames
+            self.frames = self._layout.frames
+            self._encoded = None
+            if self._syntax in encoded.SYNTAXES:
+                self._encoded = fragments.Frames(self._dataset, self.frames)
 
     def image(self, number: int | None = None) -> Image:
         """Frame ``number``, from 1; it may be left out where there is one.
@@ -93,7 +96,8 @@ class DicomFile:
         (1, H, W, 3), RGB. ``voi`` is the VOI LUT, else the first window, else the range of all
         values that the stored bits can hold, after the rescale.
 
-        Raises what reading the file does.
+        Raises what reading the file does, and MachineFault where a compressed frame cannot be
+        decoded now. May be called from several threads at once.
         """
         if number is None and self.frames > 1:
             raise Unsupported(
@@ -103,18 +107,21 @@ class DicomFile:
         at = 1 if number is None else number
         if not 1 <= at <= self.frames:
             raise Unsupported(f"The DICOM file has no frame {at}; there are 1 to {self.frames}.")
+        decoded = self._decoded(at - 1)
         with _reading():
-            return self._image(at - 1)
+            return self._image(at - 1, decoded)
 
-    def _image(self, at: int) -> Image:
-        layout = self._layout
+    def _decoded(self, at: int) -> Decoded:
+        if self._encoded is not None and self._syntax is not None:
+            return encoded.decode(self._encoded.encoded(at), self._syntax, self._layout)
+        with _reading():
+            stored = native_frame(self._dataset, self._layout, at)
+        return Decoded(stored, self._layout.photometric)
+
+    def _image(self, at: int, decoded: Decoded) -> Image:
+        stored, photometric, warned = decoded
+        layout = self._layout._replace(signed=stored.dtype.kind == "i")
         dataset = functional_groups.of_frame(self._dataset, at, self.frames)
-        if self._syntax in codestream.SYNTAXES:
-            stored, photometric, warned = codestream.frame(self._dataset, layout, at)
-            layout = layout._replace(signed=stored.dtype.kind == "i")
-        else:
-            stored, photometric = native_frame(self._dataset, layout, at), layout.photometric
-            warned = ()
         warned += _padding_warning(dataset)
         if layout.photometric in GREY:
             values, low, high = modality_values(stored, dataset, layout)
@@ -151,18 +158,23 @@ def _reading() -> Iterator[None]:
             yield
         except InputError:
             raise
-        except Exception as error:  # whose text may hold what the header says of a patient
+        except MemoryError:
+            raise MachineFault(
+                "There is too little memory to read the DICOM file. Try again when there is more."
+            ) from None
+        except Exception as error:
+            # Without what it says, which may be what the header says of a patient.
             raise DicomInvalid(
                 f"The DICOM file cannot be read ({type(error).__name__}). It is damaged or breaks "
                 "the Standard: export it again from its source."
-            ) from error
+            ) from None
 
 
 def _dataset(data: bytes, syntax: str | None) -> FileDataset:
     """The whole data set, once its transfer syntax is known to be read: PS3.5 section 10."""
     from pydicom import dcmread
 
-    if syntax is not None and syntax not in _NATIVE | codestream.SYNTAXES:
+    if syntax is not None and syntax not in _NATIVE | encoded.SYNTAXES:
         from pydicom.uid import UID
 
         uid = UID(syntax)
@@ -240,7 +252,7 @@ def _check_kind(dataset: Dataset, syntax: str | None) -> None:
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise Unsupported("The DICOM pixels are floating point; integers are read.")
     if "PixelData" not in dataset:
-        if "Rows" in dataset or syntax in codestream.SYNTAXES:
+        if "Rows" in dataset or syntax in encoded.SYNTAXES:
             raise Truncated(
                 "The DICOM file describes an image and holds no pixel data: it was cut, or its "
                 "pixels were removed. Copy it again from its source."
