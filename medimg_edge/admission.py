@@ -1,18 +1,18 @@
 """Whether an image is of the kind that a model reads, by what its DICOM header says.
 
 Another modality, region of the body or view is refused. Where the header says nothing, or a word
-that the Standard does not have, the image is answered with a warning: many headers do.
+that is not known, the image is answered with a warning: many headers do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from medimg_edge.errors import OwnResult, Rejected, WrongBodyPart, WrongModality, WrongView
 from medimg_edge.image import Header, Image
 from medimg_edge.manifest import Manifest
-from medimg_edge.terms import MODALITIES, VIEWS, regions
+from medimg_edge.terms import MODALITIES, OBJECTS, OTHER, VIEWS, regions, term
 
 Warnings = tuple[str, ...]
 
@@ -20,14 +20,14 @@ Warnings = tuple[str, ...]
 class Rule(NamedTuple):
     """One word of the header, and what the model reads.
 
-    other: whether the word is known to mean something else.
+    known: whether it is known what the word means. other: whether that is something else.
     """
 
     what: str
     word: str | None
     accepted: tuple[str, ...]
     known: bool
-    other: Callable[[str], bool]
+    other: bool
     error: type[Rejected]
 
 
@@ -51,14 +51,15 @@ def admit(image: Image, manifest: Manifest, *, force: bool = False) -> Warnings:
 def _of_kind(header: Header, manifest: Manifest, force: bool) -> Iterator[str]:
     for rule in _rules(header, manifest):
         reads = f"{manifest.name} reads {', '.join(rule.accepted)}"
-        if not rule.accepted or rule.word in rule.accepted:
+        if not rule.accepted or rule.word in {term(each) for each in rule.accepted}:
             continue
         if rule.word is None:
             yield f"The header does not say the {rule.what}; {reads}."
         elif not rule.known:
-            yield f"The header's {rule.what} is no term of the Standard; {reads}."
-        elif not rule.other(rule.word):
-            yield f"The header's {rule.what} is {rule.word}; {reads}."
+            yield f"The header's {rule.what} is said in a word that is not known here; {reads}."
+        elif not rule.other:
+            meaning = ", which means other" if rule.word == OTHER else ""
+            yield f"The header's {rule.what} is {rule.word}{meaning}; {reads}."
         elif force:
             yield f"Answered by force: the header's {rule.what} is {rule.word}; {reads}."
         else:
@@ -69,26 +70,29 @@ def _of_kind(header: Header, manifest: Manifest, force: bool) -> Iterator[str]:
 
 
 def _rules(header: Header, manifest: Manifest) -> tuple[Rule, ...]:
-    body_part, view = header.body_part, header.view
-    here = frozenset().union(*(regions(each) for each in manifest.body_part))
+    modality, body_part, view = (
+        each and term(each) for each in (header.modality, header.body_part, header.view)
+    )
+    here = frozenset().union(*map(regions, manifest.body_part))
+    there = regions(body_part or "")
     return (
         Rule(
             "modality",
-            header.modality,
+            modality,
             manifest.modality,
-            header.modality in MODALITIES,
-            lambda word: True,
+            modality in MODALITIES | OBJECTS | {OTHER},
+            modality != OTHER,
             WrongModality,
         ),
         Rule(
             "body part",
             body_part,
             manifest.body_part,
-            body_part is not None and bool(regions(body_part)),
-            lambda word: bool(here) and not here & regions(word),
+            bool(there),
+            bool(here) and not here & there,
             WrongBodyPart,
         ),
-        Rule("view", view, manifest.view, view in VIEWS, lambda word: True, WrongView),
+        Rule("view", view, manifest.view, view in VIEWS, True, WrongView),
     )
 
 

@@ -76,6 +76,7 @@ Voi = Range | Window | Table
 class Header:
     """What a DICOM header says of one image, in DICOM's own words, such as "DX", "CHEST", "PA".
 
+    modality, body_part, view: as ``terms.term`` writes a word; codes of anatomy and view as words.
     instance, series: SOP and Series Instance UID, which identify a patient's image.
     frame: which of the ``frames`` in the file, from 1; both None where it holds one.
     spacing: millimetres between rows and between columns.

@@ -7,6 +7,7 @@ identifiers that are the same in every run, and so that what cannot be judged is
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from medimg_edge.dicom import implementation
 from medimg_edge.dicom.elements import text
+from medimg_edge.dicom.needed import is_needed
 from medimg_edge.dicom.pseudonym import Pseudonyms
 from medimg_edge.dicom.quiet import quiet
 from medimg_edge.dicom.read import DicomFile
@@ -50,6 +52,12 @@ _LAST_WORDS: Mapping[str, Action] = {
 _SPEAKING = frozenset({"PN", "DA", "DT", "TM", "AS", "AE", "LT", "ST", "UT", "UC", "UR", "UN"})
 """Value representations that name somebody, a time or a place, or may say anything."""
 
+_NO_NUMBER = re.compile(rb"[^-+.0-9eE\\ \0]")
+"""In a number that is written as text: PS3.5 6.2, DS and IS."""
+
+_REQUIRED = frozenset({0x00201040})
+"""Not needed, but to be there, empty: PositionReferenceIndicator, PS3.3 C.7.4.1."""
+
 _DUMMIES: Mapping[str, Any] = {
     "DA": "19000101",
     "TM": "000000",
@@ -60,10 +68,9 @@ _DUMMIES: Mapping[str, Any] = {
     **dict.fromkeys(("FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"), 0),
 }
 
-_PATIENT = 0x0010
 _OVERLAYS, _OVERLAY_POSITION, _OVERLAY_DATA = 0x6000, 0x0102, 0x3000  # 60xx
 
-_OFTEN_BURNED_IN = frozenset({"US", "IVUS", "ES", "XC", "SC", "OT", "DOC"})
+_OFTEN_BURNED_IN = frozenset({"US", "IVUS", "ES", "XC", "SC", "OT"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -108,14 +115,16 @@ class Deidentifier:
         file.image(file.frames)
         with quiet():
             try:
-                return self._deidentified(dcmread(BytesIO(data), force=True))
+                made = self._deidentified(dcmread(BytesIO(data), force=True))
             except InputError:
                 raise
             except Exception as error:  # the one edge; what it says may be what the header says
                 raise DicomInvalid(
                     f"The DICOM file cannot be taken apart ({type(error).__name__}). It is damaged "
                     "or breaks the Standard: export it again from its source."
-                ) from error
+                ) from None
+        DicomFile(made.data)  # such as one whose pixel items pydicom had to lengthen
+        return made
 
     def _deidentified(self, dataset: FileDataset) -> Deidentified:
         if not self._allow_burned_in:
@@ -134,7 +143,7 @@ class Deidentifier:
         """Do with each element what the profile says, and in the items of those that are kept."""
         for tag in list(dataset.keys()):
             vr = _representation(dataset, tag)
-            match self._action(tag, vr):
+            match "X" if _is_no_number(dataset, tag, vr) else self._action(tag, vr):
                 case "X":
                     del dataset[tag]
                 case "Z":
@@ -148,14 +157,19 @@ class Deidentifier:
                         self._clean(item)
 
     def _action(self, tag: BaseTag, vr: str) -> Action:
-        """What nobody has heard of is removed, and with it repeating groups: curves, overlays."""
+        """As the table says; beyond it what an image needs is kept, and nothing else.
+
+        With what nobody has heard of go repeating groups: curves, overlays.
+        """
         if tag.is_private or tag.element == 0 or tag.group < 0x0008 or not dictionary_has_tag(tag):
             return "X"  # private, the length of a group, no part of a data set, unheard of
         if (action := self._table.get(tag)) is not None:
-            return action
-        if vr in _SPEAKING or tag.group == _PATIENT:
-            return "X"
-        return "U" if vr == "UI" and not _names_a_class(tag) else "K"
+            return action if action != "K" or vr == "SQ" else "X"
+        if vr == "UI":
+            return "K" if _names_a_class(tag) else "U"
+        if tag in _REQUIRED:
+            return "Z"
+        return "K" if vr not in _SPEAKING and is_needed(tag, vr) else "X"
 
     def _replace(self, dataset: Dataset, tag: BaseTag, vr: str) -> None:
         """By a dummy; what has none is removed.
@@ -247,6 +261,12 @@ def _representation(dataset: Dataset, tag: BaseTag) -> str:
         if vr == "SQ" and dataset[tag].VR != "SQ":  # said to be unknown, and cannot be parsed
             return "UN"
     return vr or "UN"
+
+
+def _is_no_number(dataset: Dataset, tag: BaseTag, vr: str) -> bool:
+    """Whether words stand where a number is told."""
+    value = dataset.get_item(tag).value
+    return vr in ("DS", "IS") and isinstance(value, bytes) and bool(_NO_NUMBER.search(value))
 
 
 def _names_a_class(tag: BaseTag) -> bool:

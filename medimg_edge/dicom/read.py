@@ -248,7 +248,7 @@ def _meta(data: bytes) -> tuple[Dataset, int]:
 
 
 def _check_kind(dataset: Dataset, syntax: str | None) -> None:
-    """There are pixels, as integers."""
+    """There are pixels, as integers, of an image."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise Unsupported("The DICOM pixels are floating point; integers are read.")
     if "PixelData" not in dataset:
@@ -262,6 +262,11 @@ def _check_kind(dataset: Dataset, syntax: str | None) -> None:
         raise DicomNoPixels(
             f"The DICOM object (modality {kind}) has no pixel data, as reports and plans. "
             "Give the image itself."
+        )
+    if (kind := header.no_image(dataset)) is not None:
+        raise Unsupported(
+            f"The DICOM object ({kind}) has pixels and is no image, as segmentations, maps, doses "
+            "and documents. Give the image that it belongs to."
         )
 
 

@@ -144,8 +144,8 @@ def test_what_the_header_says(name, voi, spacing, modality):
         ("rtplan.dcm", DicomNoPixels, "RTPLAN"),
         ("test-SR.dcm", DicomNoPixels, "SR"),
         ("examples_ybr_color.dcm", Unsupported, "30 frames"),
-        ("rtdose_1frame.dcm", Unsupported, "32"),
-        ("liver_1frame.dcm", Unsupported, "BitsAllocated (0028,0100) is 1;"),
+        ("rtdose_1frame.dcm", Unsupported, "RT Dose Storage"),
+        ("liver_1frame.dcm", Unsupported, "Segmentation Storage"),
     ],
 )
 def test_real_files_that_are_refused(name, error, says):
@@ -350,6 +350,8 @@ def test_words_of_the_header():
         ({"Rows": 0}, DicomInvalid, "4 x 0"),
         ({"Rows": None}, DicomInvalid, "Rows (0028,0010)"),
         ({"BitsAllocated": 12}, Unsupported, "12"),
+        ({"BitsAllocated": 1}, Unsupported, "is 1;"),
+        ({"NumberOfFrames": "0"}, DicomInvalid, "0 frames"),
         ({"BitsStored": 17}, DicomInvalid, "17 bits"),
         ({"HighBit": 3}, DicomInvalid, "bit 3"),
         ({"SamplesPerPixel": 3}, DicomInvalid, "3 samples"),
