@@ -80,7 +80,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """An input that was not answered: ``error`` (not a whole image) or ``rejected``."""
+    """An input that was not answered: ``error`` (not a whole image) or ``rejected``.
+
+    ``frame`` is that of an Answer, or the one that was asked for where ``frames`` is not known.
+    """
 
     schema: int = SCHEMA
     input: str
@@ -104,13 +107,14 @@ class Extreme(msgspec.Struct, frozen=True):
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """What the answers of a series say together, behind them.
 
-    ``input`` is the folder that holds them, ``series`` what stands for its UID.
+    ``input`` is the folder that holds them, ``series`` what stands for its UID; null where that is
+    not told.
     """
 
     schema: int = SCHEMA
     input: str
     status: Literal["series"] = "series"
-    series: str
+    series: str | None
     images: int
     answered: int
     findings: tuple[Extreme, ...]
@@ -138,7 +142,7 @@ def failure(
     )
 
 
-def dicom(header: Header, name_of: Callable[[str], str] | None = None) -> Dicom:
+def dicom(header: Header, name_of: Callable[[str], str | None] | None = None) -> Dicom:
     """What a record tells of a header. name_of: what stands for a UID; without it none is told."""
 
     def named(uid: str | None) -> str | None:

@@ -35,14 +35,14 @@ class Origin(NamedTuple):
 class Recorded(NamedTuple):
     """A record that was read again: the printed name, and the byte at which the record ends.
 
-    origin: None where there is no answer. last: of the input's frames, whose records stand
-    together.
+    origin: None where there is no answer. frame, frames: as in the record.
     """
 
     input: str
     origin: Origin | None
     end: int
-    last: bool = True
+    frame: int | None = None
+    frames: int | None = None
 
 
 def json_line(record: Told) -> str:
@@ -75,8 +75,7 @@ def read_json(lines: Iterable[bytes]) -> Iterator[Recorded]:
             found = msgspec.json.decode(line, type=_Known)
         except msgspec.DecodeError as error:
             raise ValueError(f"no record: {error}") from error
-        last = found.frame is None or found.frame == found.frames
-        yield Recorded(found.input, found.origin, whole.end, last)
+        yield Recorded(found.input, found.origin, whole.end, found.frame, found.frames)
     _check_half(whole.half, _JSON_START)
 
 
@@ -100,7 +99,8 @@ def read_csv(lines: Iterable[bytes], findings: int) -> Iterator[Recorded]:
             if len(record) < count:
                 break
             end = whole.end
-            yield Recorded(row[0], _origin(row), end, last=row[-2] == row[-1])
+            frame, frames = (int(cell) if cell else None for cell in row[-2:])
+            yield Recorded(row[0], _origin(row), end, frame, frames)
     except csv.Error as error:
         if not whole.ended:  # else the lines end within quotes
             raise ValueError(f"no record: {error}") from error

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from medimg_edge.record_lines import (
     read_csv,
     read_json,
 )
+from medimg_edge.whole_file import sync_folder
 
 STEP_SECONDS = 1.0
 """Between two confirmations by the disk: for power cuts. A kill takes nothing that was written."""
@@ -36,7 +37,8 @@ class ResultsFile(AbstractContextManager):
     several; else an input is in it once the last of its frames is.
 
     Construction raises WriteError where the file cannot be written, is being written by another
-    run, is damaged, or holds anything else than answers of ``origin``; it is then unchanged.
+    run, is damaged, or holds anything else than answers of ``origin`` and of the same ``frame``; it
+    is then unchanged.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ResultsFile(AbstractContextManager):
         self.inputs: Counter[str] = Counter()
         self.failures = 0
         self._path, self._shape, self._end = path, shape, 0
-        self._alone = frame is not None
+        self._frame = frame
         if path.exists() and not path.is_file():
             raise WriteError(f"{path} is no regular file; name one, or leave out --resume.")
         try:
@@ -56,7 +58,7 @@ class ResultsFile(AbstractContextManager):
             if shape == "csv" and not self._end:
                 self._append(CSV_HEADER)
             self._synced = time.monotonic()
-            _sync_folder(path)
+            sync_folder(path.parent)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -91,7 +93,7 @@ class ResultsFile(AbstractContextManager):
             self._file.truncate(self._end)
 
     def _read(self, origin: Origin, findings: int) -> None:
-        failures = 0
+        failures, before = 0, None
         try:
             with self._path.open("rb") as lines:
                 for each in self._recorded(lines, findings):
@@ -101,8 +103,9 @@ class ResultsFile(AbstractContextManager):
                             f"{_told(origin)} is to answer. Name another file: this one is "
                             "unchanged."
                         )
-                    failures += each.origin is None
-                    if each.last or self._alone:
+                    self._refuse_other_frame(each, before)
+                    failures, before = failures + (each.origin is None), each
+                    if self._frame is not None or each.frame == each.frames:
                         self.inputs[each.input] += 1
                         self.failures, self._end = failures, each.end
         except ValueError as error:
@@ -111,6 +114,20 @@ class ResultsFile(AbstractContextManager):
                 f"record as {self._shape} ({error}). It is unchanged; name another file, or repair "
                 "this one."
             ) from error
+
+    def _refuse_other_frame(self, each: Recorded, before: Recorded | None) -> None:
+        """Raise WriteError where what is there was made under another ``frame``, or without one."""
+        if self._frame is not None:
+            other = each.frame if each.frame not in (None, self._frame) else None
+            asked = f"frame {self._frame} alone is"
+        else:
+            other, asked = _alone(each, before), "all frames are"
+        if other is not None:
+            alone = " alone" if self._frame is None else ""
+            raise WriteError(
+                f"{self._path} holds answers of frame {other}{alone}; now {asked} asked for. Name "
+                "another file: this one is unchanged."
+            )
 
     def _recorded(self, lines: IO[bytes], findings: int) -> Iterator[Recorded]:
         return read_json(lines) if self._shape == "jsonl" else read_csv(lines, findings)
@@ -137,17 +154,17 @@ class ResultsFile(AbstractContextManager):
         )
 
 
+def _alone(each: Recorded, before: Recorded | None) -> int | None:
+    """A frame that does not stand among all of its input, which come from the first to the last."""
+    if before is not None and before.frame != before.frames:
+        if (each.input, each.frame) == (before.input, (before.frame or 0) + 1):
+            return None
+        return before.frame
+    follows = each.frame is None or (each.frame == 1 and each.frames is not None)
+    return None if follows else each.frame
+
+
 def _told(origin: Origin | None) -> str:
     assert origin is not None
     profile = f" with the profile {origin.profile[:16]}" if origin.profile else ""
     return f"{origin.artifact} of the bundle {origin.model[:16]}{profile}"
-
-
-def _sync_folder(path: Path) -> None:
-    """So that the file itself outlives a power cut."""
-    with suppress(PermissionError):  # a folder on Windows
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

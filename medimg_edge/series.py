@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 from medimg_edge.dicom.series import place
@@ -22,7 +23,7 @@ class Slices(NamedTuple):
 def in_series(
     inputs: Iterable[Input],
     answer: Callable[[Iterable[Input]], Iterator[list[Record]]],
-    name_of: Callable[[str], str],
+    name_of: Callable[[str], str | None],
 ) -> Iterator[Sequence[Told]]:
     """The records of every input, series by series, and behind each what they say together.
 
@@ -52,16 +53,25 @@ def grouped(inputs: Iterable[Input]) -> list[Slices]:
     ]
 
 
-def _summary(series: Slices, records: list[Record], name: str) -> Series:
+def _summary(series: Slices, records: list[Record], name: str | None) -> Series:
     answers = [each for each in records if isinstance(each, Answer)]
-    folder = os.path.commonpath([each.path.parent for each in series.inputs])
     return Series(
-        input=printable(folder),
+        input=printable(_folder([each.path.parent for each in series.inputs])),
         series=name,
         images=len(records),
         answered=len(answers),
         findings=tuple(_extremes(answers)),
     )
+
+
+def _folder(folders: list[Path]) -> str:
+    """What holds them all: from here where each was given from here, else from the root."""
+    try:
+        common = os.path.commonpath([os.path.abspath(each) for each in folders])
+    except ValueError:  # on Windows, of several drives
+        return ""
+    given_from_here = not any(each.is_absolute() for each in folders)
+    return os.path.relpath(common) if given_from_here else common
 
 
 def _extremes(answers: list[Answer]) -> Iterator[Extreme]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.classifier import Classifier, Progress
-from medimg_edge.dicom.origin import numbered, origin
+from medimg_edge.dicom.acquisition import acquisition, numbered
 from medimg_edge.errors import DataInvalid, TooFewImages
 from medimg_edge.label_csv import LabelledImage, first_few, read_labels
 from medimg_edge.manifest import Manifest
@@ -98,7 +98,7 @@ def fit_profile(
 def _patients(rows: list[LabelledImage]) -> list[str | None]:
     """As the sheet tells them; where it tells none, as the headers of DICOM files do."""
     told = [row.group for row in rows]
-    return told if any(told) else numbered(origin(row.path).patient for row in rows)
+    return told if any(told) else numbered(acquisition(row.path).patient for row in rows)
 
 
 def _refuse_task(manifest: Manifest, targets: Targets) -> None:

@@ -48,13 +48,23 @@ def whole_file(path: Path, mode: int = _READABLE) -> Iterator[IO[bytes]]:
             os.unlink(file.name)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int = _READABLE) -> None:
     """Write ``data`` as ``whole_file`` does. Raises WriteError."""
-    with whole_file(path) as file:
+    with whole_file(path, mode) as file:
         try:
             file.write(data)
         except OSError as error:
             raise _not_written(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in it outlive a power cut. Raises OSError."""
+    with contextlib.suppress(PermissionError):  # a folder on Windows
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _not_written(path: Path, error: OSError) -> WriteError:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from medimg_edge.dicom.origin import Origin, numbered, origin
+from medimg_edge.dicom.acquisition import Acquisition, acquisition, numbered
 from medimg_edge.errors import TooFewImages, WrongModality
 from medimg_edge.terms import MODALITIES
 from medimg_export.listing import Listing, Problem, Row
@@ -17,7 +17,7 @@ from medimg_export.npz import ArrayRow
 
 class _Found(NamedTuple):
     row: Row
-    origin: Origin
+    acquired: Acquisition
 
 
 def with_headers(
@@ -31,8 +31,8 @@ def with_headers(
 
     Raises TooFewImages where every image is of another modality.
     """
-    found = [_Found(row, _origin(row)) for row in listing.rows]
-    kept = [each for each in found if not _is_foreign(each.origin, modality)]
+    found = [_Found(row, _acquisition(row)) for row in listing.rows]
+    kept = [each for each in found if not _is_foreign(each.acquired, modality)]
     if found and not kept:
         raise TooFewImages(
             f"The images of {path} are {_counted(found)}; the recipe is for {', '.join(modality)}. "
@@ -48,7 +48,7 @@ def with_headers(
         if _is_foreign(said, modality)
     ]
     rows, notes = _grouped(kept) if patients else ([each.row for each in kept], [])
-    if len({each.origin.modality for each in kept} & MODALITIES) > 1:
+    if len({each.acquired.modality for each in kept} & MODALITIES) > 1:
         notes.append(f"The DICOM headers tell of several modalities: {_counted(kept)}.")
     return replace(
         listing,
@@ -58,16 +58,18 @@ def with_headers(
     )
 
 
-def _origin(row: Row) -> Origin:
-    return Origin() if isinstance(row.source, ArrayRow) else origin(row.source)
+def _acquisition(row: Row) -> Acquisition:
+    return Acquisition() if isinstance(row.source, ArrayRow) else acquisition(row.source)
 
 
-def _is_foreign(said: Origin, modality: Sequence[str]) -> bool:
+def _is_foreign(said: Acquisition, modality: Sequence[str]) -> bool:
     return bool(modality) and said.modality in MODALITIES and said.modality not in modality
 
 
 def _counted(found: list[_Found]) -> str:
-    counts = Counter(each.origin.modality for each in found if each.origin.modality in MODALITIES)
+    counts = Counter(
+        each.acquired.modality for each in found if each.acquired.modality in MODALITIES
+    )
     return ", ".join(f"{counts[modality]} {modality}" for modality in sorted(filter(None, counts)))
 
 
@@ -75,7 +77,7 @@ def _grouped(found: list[_Found]) -> tuple[list[Row], list[str]]:
     rows = [each.row for each in found]
     if any(row.group is not None for row in rows):
         return rows, []
-    groups = numbered(each.origin.patient for each in found)
+    groups = numbered(each.acquired.patient for each in found)
     patients = len(set(groups) - {None})
     note = f"The DICOM headers tell {patients} patients apart, who are kept together."
     return (

@@ -6,20 +6,21 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from medimg_edge.batch import in_order
 from medimg_edge.classifier import Classifier, Prediction
-from medimg_edge.cli.output import Sink
+from medimg_edge.cli.output import Sink, warn
 from medimg_edge.errors import ArtifactUnknown, InputError, MedimgEdgeError, WriteError
 from medimg_edge.heatmap import encode_png, overlay
 from medimg_edge.inputs import Input
 from medimg_edge.record import Answer, Failure, Record, Told, dicom, encode, failure
 from medimg_edge.record_lines import CSV_HEADER, csv_lines, json_line
+from medimg_edge.whole_file import SECRET, write_whole
 
 if TYPE_CHECKING:
     from medimg_edge.dicom.pseudonym import Pseudonyms
@@ -56,11 +57,11 @@ def answer(
         except MedimgEdgeError as error:
             if again and not each.error and isinstance(error, InputError) and again(each.path):
                 return []
-            return [failure(os.fspath(each.path), error)]
+            return [failure(os.fspath(each.path), error, frame)]
 
     def told(path: Path, prediction: Prediction | Failure) -> Record:
         if isinstance(prediction, Failure):
-            return prediction
+            return msgspec.structs.replace(prediction, frame=prediction.frame or frame)
         for each in keep:
             each(path, prediction)
         return names.told(prediction)
@@ -68,18 +69,24 @@ def answer(
     return (records for records in in_order(one, inputs, classifier.at_once(cores)) if records)
 
 
-@dataclass(frozen=True)
 class Names:
     """What stands for DICOM UIDs in records: by default what only this user's secret makes of them.
 
-    plain: the UIDs themselves.
+    plain: the UIDs themselves. Where there is no secret nothing does, and a warning says so.
     """
 
-    plain: bool = False
+    def __init__(self, plain: bool = False) -> None:
+        self._plain, self._asked, self._lock = plain, False, Lock()
+        self._pseudonyms: Pseudonyms | None = None
 
-    def of(self, uid: str) -> str:
-        """Raises WriteError where the secret cannot be kept."""
-        return uid if self.plain else self._pseudonyms.of(uid)
+    def of(self, uid: str) -> str | None:
+        """From any thread."""
+        if self._plain:
+            return uid
+        with self._lock:
+            if not self._asked:
+                self._asked, self._pseudonyms = True, _pseudonyms()
+        return self._pseudonyms.of(uid) if self._pseudonyms else None
 
     def told(self, prediction: Prediction) -> Answer:
         """The record with them."""
@@ -88,18 +95,19 @@ class Names:
         header = dicom(prediction.header, self.of)
         return msgspec.structs.replace(prediction.record, dicom=header)
 
-    @cached_property
-    def _pseudonyms(self) -> Pseudonyms:
-        from medimg_edge import secret, state
-        from medimg_edge.dicom.pseudonym import Pseudonyms
 
-        folder = state.folder()
-        if folder is None:
-            raise WriteError(
-                "There is no folder for the secret that DICOM UIDs are hidden by: name one in "
-                f"{state.VARIABLE}, or tell the UIDs themselves: --identify."
-            )
-        return Pseudonyms(secret.kept(folder / "uids.secret"))
+def _pseudonyms() -> Pseudonyms | None:
+    from medimg_edge import secret, state
+    from medimg_edge.dicom.pseudonym import Pseudonyms
+
+    try:
+        if folder := state.folder():
+            return Pseudonyms(secret.kept(folder / "uids.secret"))
+        problem = f"There is no folder for the secret that hides them; {state.VARIABLE} names one."
+    except WriteError as error:
+        problem = error.message
+    warn(f"Records do not tell DICOM UIDs. {problem} --identify tells the UIDs themselves.")
+    return None
 
 
 @dataclass(frozen=True)
@@ -113,14 +121,22 @@ class Beside:
         """Whether a file is one of them, in a folder that is searched for images."""
         return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self.folder))
 
-    def write(self, image: Path, frame: int | None, ending: str, data: bytes) -> None:
-        """Write ``<image>[.<frame>].<ending>``. Raises WriteError."""
+    def write(
+        self, image: Path, frame: int | None, ending: str, data: bytes, mode: int | None = None
+    ) -> None:
+        """Write ``<image>[.<frame>].<ending>``; of a ``mode``, whole or not at all.
+
+        Raises WriteError.
+        """
         relative = self._relative(image)
         numbered = relative.name if frame is None else f"{relative.name}.{frame}"
         path = self.folder / relative.parent / f"{numbered}.{ending}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            if mode is not None:
+                write_whole(path, data, mode)
+            else:
+                path.write_bytes(data)
         except OSError as error:
             raise WriteError(f"{path} was not written: {error.strerror}.") from error
 
@@ -158,22 +174,31 @@ class Heatmaps:
 class Results:
     """What an archive keeps of an answer: a DICOM report and captures, and the record.
 
-    kinds: of ``sr``, ``sc`` and ``json``; the first two of DICOM inputs alone.
+    kinds: of ``sr``, ``sc`` and ``json``; the first two of DICOM inputs alone, and a warning says
+    so once. They name the patient, so the files are their owner's alone.
     """
 
     where: Beside
     kinds: Collection[str]
     classifier: Classifier
     names: Names = field(default_factory=Names)
+    _first: Lock = field(default_factory=Lock)
 
     def __call__(self, image: Path, prediction: Prediction) -> None:
         """Write them. Raises MedimgEdgeError."""
         frame, header = prediction.record.frame, prediction.header
         if "json" in self.kinds:
             line = encode(self.names.told(prediction)) + b"\n"
-            self.where.write(image, frame, "json", line)
+            self.where.write(image, frame, "json", line, SECRET)
         kinds = set(self.kinds) - {"json"}
-        if not kinds or header is None:
+        if not kinds:
+            return
+        if header is None:
+            if self._first.acquire(blocking=False):  # and never again
+                warn(
+                    f"{image} is no DICOM image, and may not be the only one: reports and pictures "
+                    "(sr, sc) are made of DICOM images alone."
+                )
             return
         from medimg_edge.dicom.answer import results
 
@@ -182,12 +207,12 @@ class Results:
             prediction,
             self.classifier.manifest,
             self.classifier.points,
-            identifier=self.names.of(header.instance or ""),
+            identifier=header.instance or "",
             kinds=kinds,
             frame=frame,
         )
         for name, data in made.items():
-            self.where.write(image, frame, name, data)
+            self.where.write(image, frame, name, data, SECRET)
 
 
 def writer(shape: str, sink: Sink) -> Write:
@@ -242,7 +267,7 @@ def _table(sink: Sink) -> Write:
                     f"at most {each.maximum:.3f} ({at}), mean {each.mean:.3f}\n"
                 )
             return
-        numbered = f" {record.frame}/{record.frames}" if record.frame else ""
+        numbered = f" {record.frame}/{record.frames}" if record.frames else ""
         room = 44 - len(numbered)
         name = record.input if len(record.input) <= room else "..." + record.input[3 - room :]
         name += numbered

@@ -8,7 +8,6 @@ the header says beside (``header.py``). Overlays are left out.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medimg_edge.dicom import encoded, fragments, functional_groups, header
+from medimg_edge.dicom import encoded, file_meta, fragments, functional_groups, header
 from medimg_edge.dicom.elements import text
 from medimg_edge.dicom.encoded import Decoded
+from medimg_edge.dicom.file_meta import FileMeta
 from medimg_edge.dicom.grey import is_inverted, modality_values, value_of_interest
 from medimg_edge.dicom.pixels import GREY, color_values, describe, native_frame
 from medimg_edge.errors import (
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
 _PREFIX = slice(128, 132)
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", _DEFLATED})
+_NATIVE = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", file_meta.DEFLATED}
+)
 MAX_INFLATED = 2 * MAX_PIXELS
 """Bytes of a deflated data set: the largest image that is read, in 16 bits."""
 
@@ -79,8 +80,9 @@ class DicomFile:
         if not is_dicom(data):
             raise NotAnImage("The content is not DICOM: it has no DICM prefix at byte 128.")
         with _reading():
-            self._syntax = _transfer_syntax(data)
-            self._dataset = _dataset(data, self._syntax)
+            meta = file_meta.read(data)
+            self._syntax = meta.syntax
+            self._dataset = _dataset(data, meta)
             _check_kind(self._dataset, self._syntax)
             self._layout = describe(self._dataset)
             self.frames = self._layout.frames
@@ -170,21 +172,21 @@ def _reading() -> Iterator[None]:
             ) from None
 
 
-def _dataset(data: bytes, syntax: str | None) -> FileDataset:
+def _dataset(data: bytes, meta: FileMeta) -> FileDataset:
     """The whole data set, once its transfer syntax is known to be read: PS3.5 section 10."""
     from pydicom import dcmread
 
-    if syntax is not None and syntax not in _NATIVE | encoded.SYNTAXES:
+    if meta.syntax is not None and meta.syntax not in _NATIVE | encoded.SYNTAXES:
         from pydicom.uid import UID
 
-        uid = UID(syntax)
+        uid = UID(meta.syntax)
         found = f"{uid.name} ({uid})" if uid.is_valid else "no UID"
         raise DicomTransferSyntax(
             f"The transfer syntax is {found}; read are plain pixels, RLE, JPEG, JPEG-LS, JPEG 2000 "
             "and HTJ2K. Export the image uncompressed."
         )
-    if syntax == _DEFLATED:
-        data = _inflated(data)
+    if meta.syntax == file_meta.DEFLATED:
+        data = _inflated(data[meta.end :])
     return dcmread(_Counted(data), force=True)
 
 
@@ -206,45 +208,18 @@ class _Counted(BytesIO):
 
 def _inflated(data: bytes) -> bytes:
     """A deflated data set alone, PS3.5 annex A.5: pydicom inflates any amount at once."""
-    inflating, waiting, parts, size = (
-        zlib.decompressobj(-zlib.MAX_WBITS),
-        data[_meta_end(data) :],
-        [],
-        0,
-    )
-    while waiting and not inflating.eof:
-        parts.append(inflating.decompress(waiting, 2**20))
-        waiting, size = inflating.unconsumed_tail, size + len(parts[-1])
-        if size > MAX_INFLATED:
-            raise TooLarge(
-                f"The deflated DICOM file becomes more than {MAX_INFLATED:,} bytes; no image that "
-                "is read has as many. Export the image uncompressed."
-            )
-    if not inflating.eof:
+    found = file_meta.inflate(data, MAX_INFLATED + 1)
+    if len(found.data) > MAX_INFLATED:
+        raise TooLarge(
+            f"The deflated DICOM file becomes more than {MAX_INFLATED:,} bytes; no image that is "
+            "read has as many. Export the image uncompressed."
+        )
+    if not found.whole:
         raise Truncated(
             "The deflated DICOM file ends before its data do: part of it is missing. Copy it "
             "again from its source."
         )
-    return b"".join(parts)
-
-
-def _transfer_syntax(data: bytes) -> str | None:
-    """From the file meta information alone: pydicom inflates a deflated file while reading it."""
-    return text(_meta(data)[0], "TransferSyntaxUID")
-
-
-def _meta_end(data: bytes) -> int:
-    return _meta(data)[1]
-
-
-def _meta(data: bytes) -> tuple[Dataset, int]:
-    """The file meta information, PS3.10 section 7.1, and where it ends."""
-    from pydicom.filereader import read_dataset
-
-    file = BytesIO(data)
-    file.seek(132 if data[_PREFIX] == b"DICM" else 0)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    return meta, file.tell()
+    return found.data
 
 
 def _check_kind(dataset: Dataset, syntax: str | None) -> None:

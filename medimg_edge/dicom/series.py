@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from medimg_edge.dicom.elements import numbers, text
+from medimg_edge.dicom.excerpt import excerpt_of
 from medimg_edge.dicom.quiet import quiet
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _KEYWORDS = (
     *("SeriesInstanceUID", "InstanceNumber"),
     *("ImagePositionPatient", "ImageOrientationPatient"),
@@ -31,14 +31,11 @@ class Place(NamedTuple):
 
 def place(path: os.PathLike[str]) -> Place:
     """A file that is not DICOM, or cannot be read, lies nowhere: answering it will say why."""
-    from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
-
     with quiet():
         try:
-            if text(read_file_meta_info(path), "TransferSyntaxUID") == _DEFLATED:
-                return Place()  # its header can only be had by inflating all of it
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
+            header = excerpt_of(path, _KEYWORDS)
+            if header is None:
+                return Place()
             position = numbers(header, "ImagePositionPatient")
             orientation = numbers(header, "ImageOrientationPatient")
             number = numbers(header, "InstanceNumber")

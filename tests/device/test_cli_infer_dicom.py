@@ -1,6 +1,7 @@
 """``infer`` on DICOM: frames, series, the wrong kind, names for UIDs, files for an archive."""
 
 import csv
+import errno
 import json
 import os
 import stat
@@ -11,18 +12,28 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
+from medimg_edge.dicom import file_meta
 from medimg_edge.dicom.series import Place, place
+from medimg_edge.heatmap import encode_png
 from medimg_edge.inputs import Input
 from medimg_edge.series import grouped
 
 PATIENT = {"PatientName": "MEYER^ANNA", "PatientID": "4711-X", "PatientBirthDate": "19590102"}
 STUDY, SERIES = "1.2.826.0.1.77", "1.2.826.0.1.77.5"
 RNG = np.random.default_rng(5)
+PNG = encode_png(RNG.integers(0, 256, (32, 32, 3), np.uint8))
 
 
-def write(path: Path, frames: int = 1, **elements) -> Path:
+def write(path: Path, frames: int = 1, syntax: UID = ExplicitVRLittleEndian, **elements) -> Path:
     """A CT slice of noise, or an object of several frames."""
     dataset = Dataset()
     shape = (frames, 32, 32) if frames > 1 else (32, 32)
@@ -50,7 +61,7 @@ def write(path: Path, frames: int = 1, **elements) -> Path:
         if value is not None:
             setattr(dataset, keyword, value)
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     file = BytesIO()
@@ -134,6 +145,52 @@ def test_one_frame_of_each_is_resumed(infer, tmp_path):
     assert len(out.read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("first", "second", "holds"),
+    [
+        (("--frame", "3"), ("--frame", "2"), "frame 3; now frame 2 alone is asked for"),
+        (("--frame", "3"), (), "frame 3 alone; now all frames are asked for"),
+        (("--frame", "1"), (), "frame 1 alone; now all frames are asked for"),
+        ((), ("--frame", "3"), "frame 1; now frame 3 alone is asked for"),
+        (("--frame", "4"), (), "frame 4 alone; now all frames are asked for"),
+    ],
+)
+def test_another_frame_is_not_added_to_the_same_file(infer, tmp_path, form, first, second, holds):
+    """It has no answer there, and answers that are there would be taken for its."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "a.dcm", frames=3)
+    write(folder / "b.dcm", frames=3)
+    write(folder / "c.dcm")
+    words = (folder, "--out", tmp_path / f"answers.{form}", "--resume")
+    infer(*words, *first)
+    before = words[2].read_bytes()
+    done, _ = infer(*words, *second)
+    assert (done.returncode, words[2].read_bytes()) == (1, before)
+    assert "error [write]" in done.stderr
+    assert holds in done.stderr
+    infer(*words, *first)
+    assert words[2].read_bytes() == before
+
+
+def test_what_is_no_frame_of_an_image_says_which_was_asked_for(infer, tmp_path):
+    """Else a run for all frames would take the image for answered."""
+    write(tmp_path / "a.dcm")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    words = (tmp_path, "--out", tmp_path / "answers.jsonl", "--resume")
+    infer(*words, "--frame", "2")
+    told = [json.loads(line) for line in words[2].read_text().splitlines()]
+    assert [(each["status"], each["frame"], each["frames"]) for each in told] == [
+        ("error", 2, None),
+        ("error", 2, None),
+    ]
+    done, _ = infer(*words)
+    assert "holds answers of frame 2 alone" in done.stderr
+    done, _ = infer(tmp_path, "--frame", "2", "--format", "table")
+    assert "None" not in done.stdout
+
+
 def test_heatmaps_of_frames_have_their_number(infer, tmp_path):
     infer(write(tmp_path / "cine.dcm", frames=2), "--heatmap", tmp_path / "maps")
     names = sorted(path.name for path in (tmp_path / "maps").iterdir())
@@ -188,6 +245,25 @@ def test_series_are_kept_apart_and_numbered_where_no_place_is_told(infer, tmp_pa
     assert told == ["c.dcm", "a.dcm", "d.dcm", "=", "b.dcm", "=", "note.png"]
 
 
+def test_a_series_may_lie_in_several_folders(infer, tmp_path, monkeypatch):
+    (tmp_path / "ct" / "more").mkdir(parents=True)
+    slices(tmp_path / "ct")
+    write(tmp_path / "ct" / "more" / "d.dcm")
+    monkeypatch.chdir(tmp_path)
+    for given, told in {
+        ("ct/a.dcm", tmp_path / "ct" / "b.dcm"): str(tmp_path / "ct"),
+        ("ct/a.dcm", "ct/more/d.dcm"): "ct",
+        (tmp_path / "ct" / "a.dcm", tmp_path / "ct" / "more"): str(tmp_path / "ct"),
+        ("ct/a.dcm",): "ct",
+    }.items():
+        done, records = infer(*given, "--series")
+        assert done.returncode == 0, done.stderr
+        assert records[-1]["input"] == told
+    monkeypatch.chdir(tmp_path / "ct")
+    _, records = infer("a.dcm", "../ct/b.dcm", "--series")
+    assert records[-1]["input"] == "."
+
+
 def test_the_table_tells_the_series(infer, tmp_path):
     slices(tmp_path / "ct")
     done, _ = infer(tmp_path / "ct", "--series", "--format", "table")
@@ -203,6 +279,34 @@ def test_a_place_is_never_an_error(tmp_path):
     file = write(tmp_path / "flat.dcm", ImagePositionPatient=[1, 2, 3])
     assert place(file).along == float("inf")
     assert [each.uid for each in grouped([Input(file, "flat.dcm")])] == [SERIES]
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    ],
+)
+@pytest.mark.parametrize("what", ["whole", "cut", "bare"])
+def test_a_place_is_told_however_the_file_is_encoded(tmp_path, syntax, what):
+    file = write(
+        tmp_path / "a.dcm",
+        syntax=syntax,
+        InstanceNumber=4,
+        ImagePositionPatient=[1, 2, 30],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+    )
+    data = file.read_bytes()
+    if what == "cut":
+        file.write_bytes(data[:-1000])
+    elif what == "bare":
+        if syntax in (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
+            pytest.skip("nothing says how it is encoded")
+        file.write_bytes(data[file_meta.read(data).end :])
+    assert place(file) == Place(SERIES, 30, 4)
 
 
 # The right image only
@@ -250,12 +354,29 @@ def test_uids_are_told_on_demand(infer, tmp_path, state):
     assert not state.exists()
 
 
-def test_a_secret_that_is_none_is_refused(infer, tmp_path, state):
-    state.mkdir()
-    (state / "uids.secret").write_text("guess")
-    done, _ = infer(write(tmp_path / "a.dcm"))
-    assert done.returncode == 1
-    assert "error [write]" in done.stderr
+@pytest.mark.parametrize("state_is", ["a file", "a folder with another secret", "nowhere"])
+def test_without_a_secret_uids_are_left_out(infer, tmp_path, state, state_is, monkeypatch):
+    """Answering needs none: images of any kind are answered, and one warning says what is not."""
+    if state_is == "a file":
+        state.touch()
+    elif state_is == "nowhere":
+        monkeypatch.setattr("medimg_edge.state.folder", lambda: None)
+    else:
+        state.mkdir()
+        (state / "uids.secret").write_text("guess")
+    for name in "abcdefgh":
+        write(tmp_path / f"{name}.dcm")
+    (tmp_path / "p.png").write_bytes(PNG)
+    done, records = infer(tmp_path, "--series", "--threads", "4")
+    assert done.returncode == 0, done.stderr
+    assert [each["status"] for each in records] == ["ok"] * 8 + ["series", "ok"]
+    assert not [each for each in records[:8] if {"instance", "series"} & set(each["dicom"])]
+    assert records[8]["series"] is None
+    assert done.stderr.count("warning: ") == 1
+    assert "Records do not tell DICOM UIDs" in done.stderr
+    assert ("MEDIMG_EDGE_STATE" if state_is == "nowhere" else str(state)) in done.stderr
+    if state_is == "a folder with another secret":
+        assert (state / "uids.secret").read_text() == "guess"
 
 
 # Files for an archive
@@ -278,6 +399,47 @@ def test_results_lie_as_the_images_do(infer, tmp_path):
         made = dcmread(path)
         assert (made.StudyInstanceUID, str(made.PatientName)) == (STUDY, "MEYER^ANNA")
         assert made.SeriesInstanceUID != SERIES
+
+
+def test_results_are_their_owners_alone_and_whole(infer, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    image, out = write(tmp_path / "a.dcm"), tmp_path / "out"
+    words = (image, "--results", "sr,sc,json", "--out", out)
+    infer(*words)
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in out.iterdir()} == {0o600}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done, _ = infer(*words)
+    assert done.returncode == 1
+    assert "was not written: No space left on device" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_results_are_the_same_objects_for_every_user(infer, tmp_path, state):
+    """Their UIDs are those of image and model: a secret that is lost, or none, changes none."""
+    pytest.importorskip("highdicom")
+    image, found = write(tmp_path / "a.dcm"), set()
+    for name, more in (("x", ()), ("y", ()), ("z", ("--identify",))):
+        infer(image, "--results", "sr", "--out", tmp_path / name, *more)
+        found.add(dcmread(tmp_path / name / "a.dcm.sr.dcm").SOPInstanceUID)
+        (state / "uids.secret").unlink(missing_ok=True)
+    assert len(found) == 1
+
+
+def test_reports_of_what_is_no_dicom_are_missed_aloud(infer, tmp_path):
+    for name in ("p.png", "q.png"):
+        (tmp_path / name).write_bytes(PNG)
+    done, records = infer(tmp_path, "--results", "sr,sc", "--out", tmp_path / "out")
+    assert (done.returncode, [each["status"] for each in records]) == (0, ["ok", "ok"])
+    assert done.stderr.count("warning: ") == 1
+    assert "is no DICOM image" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done, _ = infer(tmp_path, "--results", "json", "--out", tmp_path / "out")
+    assert "warning: " not in done.stderr
 
 
 @pytest.mark.parametrize(

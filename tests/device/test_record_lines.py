@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from msgspec.structs import replace
 
 from medimg_edge.record import Record
 from medimg_edge.record_lines import (
@@ -86,6 +87,16 @@ def test_csv_is_read_by_others_as_it_was_written():
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["input"] for row in rows if row["label"] != "b"] == [each.input for each in RECORDS]
     assert text.count("\r") == 3  # only within names: lines end as they always have
+
+
+@pytest.mark.parametrize(("frame", "frames"), [(None, None), (2, 3), (4, None)])
+def test_frames_are_read_as_they_were_written(frame, frames):
+    for record in (answer("a.png"), failed("b.png")):
+        made = replace(record, frame=frame, frames=frames)
+        (of_json,) = read_json(io.BytesIO(json_line(made).encode()))
+        (of_csv,) = read_csv(io.BytesIO((CSV_HEADER + csv_lines(made)).encode()), 2)
+        for each in (of_json, of_csv):
+            assert (each.frame, each.frames) == (frame, frames)
 
 
 def test_the_profile_is_a_part_of_the_origin():

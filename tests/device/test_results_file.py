@@ -7,8 +7,10 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import replace
 
 from medimg_edge.errors import WriteError
+from medimg_edge.record import Answer
 from medimg_edge.record_lines import CSV_HEADER, Origin, csv_lines, json_line
 from medimg_edge.results_file import ResultsFile
 from tests.device.records import ORIGIN, answer, failed
@@ -45,6 +47,54 @@ def test_half_a_record_is_cut_off(tmp_path, shape):
                 if record.input not in file.inputs:
                     file.write(record)
         assert path.read_text() == WHOLE[shape]
+
+
+def frames(name: str, *numbers: int, of: int = 3) -> list[Answer]:
+    return [replace(answer(name), frame=number, frames=of) for number in numbers]
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    ("there", "frame", "holds"),
+    [
+        (frames("a", 3), 4, "frame 3; now frame 4 alone is"),
+        (frames("a", 3), None, "frame 3 alone; now all frames are"),
+        (frames("a", 1) + frames("b", 1), None, "frame 1 alone; now all frames are"),
+        ([*frames("a", 1), ONE], None, "frame 1 alone; now all frames are"),
+        ([ONE, *frames("a", 2)], None, "frame 2 alone; now all frames are"),
+        ([replace(OTHER, frame=1)], None, "frame 1 alone; now all frames are"),
+        (frames("a", 1, 2, 3), 1, "frame 2; now frame 1 alone is"),
+        (frames("a", 1, 2, 3), 4, "frame 1; now frame 4 alone is"),
+    ],
+)
+def test_answers_of_another_frame_are_refused_and_stay(tmp_path, shape, there, frame, holds):
+    path = tmp_path / "answers"
+    write = json_line if shape == "jsonl" else csv_lines
+    before = ("" if shape == "jsonl" else CSV_HEADER) + "".join(map(write, there)) + '{"sch'
+    path.write_text(before if shape == "jsonl" else before[:-5])
+    before = path.read_bytes()
+    with pytest.raises(WriteError, match=f"holds answers of {holds} asked for"):
+        ResultsFile(path, shape, ORIGIN, 2, frame)
+    assert path.read_bytes() == before
+
+
+@SHAPES
+def test_frames_are_counted_as_they_were_asked_for(tmp_path, shape):
+    path = tmp_path / "answers"
+    alone = [*frames("a", 2), ONE, *frames("b", 2, of=2), replace(OTHER, frame=2)]
+    with ResultsFile(path, shape, ORIGIN, 2, 2) as file:
+        for each in alone:
+            file.write(each)
+    with ResultsFile(path, shape, ORIGIN, 2, 2) as file:
+        assert file.inputs == Counter(each.input for each in alone)
+        assert file.failures == 1
+    path.unlink()
+    every = [*frames("a", 1, 2, 3), ONE, *frames("b", 1, 2, of=2), *frames("c", 1, 2)]
+    with ResultsFile(path, shape, ORIGIN, 2) as file:
+        for each in every:
+            file.write(each)
+    with ResultsFile(path, shape, ORIGIN, 2) as file:
+        assert file.inputs == Counter(["a", ONE.input, "b"])  # of c one is still missing
 
 
 @SHAPES

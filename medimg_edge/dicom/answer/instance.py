@@ -23,7 +23,7 @@ _NAMESPACE = uuid.UUID("6187b2d4-da90-4dca-8ec1-dc5055f085c2")
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class Provenance:
     """Of what, by whom and when a result is made.
 
     identifier: of the answered image; the same one gives the same UIDs.
@@ -79,6 +79,9 @@ class Origin:
         for element in self.source.taken_over():
             dataset[element.tag] = element
         return dataset
+
+
+Origin = Provenance
 
 
 def _uid(*parts: object) -> UID:

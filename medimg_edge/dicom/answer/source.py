@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medimg_edge.dicom.elements import integer, text
+from medimg_edge.dicom.excerpt import excerpt
 from medimg_edge.errors import DicomInvalid, DicomUnreferable
 
 PATIENT = (  # PS3.3 C.7.1.1, whole
@@ -84,10 +81,7 @@ IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstance
 IMAGE = ("Laterality", "ImageLaterality", "PatientOrientation", "BurnedInAnnotation")
 """What a picture of the image has in common with it."""
 
-MAX_INFLATED = 2**24
-"""Bytes of a deflated file that may lie before its pixels."""
-
-_PIXEL_DATA = Tag("PixelData")
+_WANTED = (*PATIENT, *STUDY, *IDENTITY, *IMAGE, "NumberOfFrames")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +159,7 @@ def read(source: bytes | Dataset, frame: int | None = None) -> Source:
     frame: from 1; an image of one frame is referred to as a whole.
     Raises DicomUnreferable where an image does not say which it is, DicomInvalid.
     """
-    header = source if isinstance(source, Dataset) else _header(source)
+    header = source if isinstance(source, Dataset) else excerpt(source, _WANTED)
     found = {keyword: text(header, keyword) for keyword in IDENTITY}
     missing = [keyword for keyword, value in found.items() if not value]
     if missing:
@@ -178,21 +172,3 @@ def read(source: bytes | Dataset, frame: int | None = None) -> Source:
         raise DicomInvalid(f"Frame {frame} was answered, and the DICOM file has {frames}.")
     sop_class, sop_instance, study, series = map(str, found.values())
     return Source(header, sop_class, sop_instance, study, series, frame if frames > 1 else None)
-
-
-def _header(data: bytes) -> Dataset:
-    """What is needed of the elements before the pixels; of deflated ones (PS3.5 A.5) the first."""
-    file = BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    wanted = [*PATIENT, *STUDY, *IDENTITY, *IMAGE, "NumberOfFrames"]
-    if text(meta, "TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=wanted, force=True)
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), MAX_INFLATED)
-    return read_dataset(
-        BytesIO(inflated),
-        False,
-        True,
-        stop_when=lambda tag, vr, length: tag >= _PIXEL_DATA,
-        specific_tags=[Tag(each) for each in wanted],
-    )
