@@ -12,6 +12,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 """The transfer syntax whose data set is compressed as a whole, PS3.5 annex A.5."""
 
 _PREFIX = slice(128, 132)
+_STEP = 2**20
 
 
 class FileMeta(NamedTuple):
@@ -24,7 +25,7 @@ class FileMeta(NamedTuple):
 class Inflated(NamedTuple):
     """The beginning of a data set, and whether that is all of it."""
 
-    data: bytes
+    data: bytearray
     whole: bool
 
 
@@ -47,5 +48,8 @@ def inflate(data: bytes, most: int) -> Inflated:
 
     Raises zlib.error where it is damaged.
     """
-    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
-    return Inflated(inflating.decompress(data, most), inflating.eof)
+    inflating, found = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    while data and not inflating.eof and len(found) < most:  # in steps: zlib would hold it twice
+        found += inflating.decompress(data, min(_STEP, most - len(found)))
+        data = inflating.unconsumed_tail
+    return Inflated(found, inflating.eof)

@@ -185,9 +185,8 @@ def _dataset(data: bytes, meta: FileMeta) -> FileDataset:
             f"The transfer syntax is {found}; read are plain pixels, RLE, JPEG, JPEG-LS, JPEG 2000 "
             "and HTJ2K. Export the image uncompressed."
         )
-    if meta.syntax == file_meta.DEFLATED:
-        data = _inflated(data[meta.end :])
-    return dcmread(_Counted(data), force=True)
+    deflated = meta.syntax == file_meta.DEFLATED
+    return dcmread(_Counted(_inflated(data[meta.end :]) if deflated else data), force=True)
 
 
 class _Counted(BytesIO):
@@ -206,7 +205,7 @@ class _Counted(BytesIO):
         return super().read(size)
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflated(data: bytes) -> bytearray:
     """A deflated data set alone, PS3.5 annex A.5: pydicom inflates any amount at once."""
     found = file_meta.inflate(data, MAX_INFLATED + 1)
     if len(found.data) > MAX_INFLATED:
