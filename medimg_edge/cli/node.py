@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +15,14 @@ from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
 
 if TYPE_CHECKING:
     from medimg_edge.classifier import Classifier
-    from medimg_edge.dicom.node.service import Answer, Answered
+    from medimg_edge.dicom.node.service import Answer, Answered, Service
     from medimg_edge.dicom.node.settings import TlsFiles
     from medimg_edge.dicom.pseudonym import Pseudonyms
     from medimg_edge.record import Record
 
 INTERRUPTED = 130
+LOOKS_SECONDS = 1.0
+"""How often it is looked whether everything still runs."""
 
 _KINDS = ("sr", "sc", "json")
 
@@ -66,6 +68,10 @@ def listen(
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Do not delete images once they are answered.")
     ] = False,
+    keep_results: Annotated[
+        bool,
+        typer.Option("--keep-results", help="Do not delete what the archive has acknowledged."),
+    ] = False,
     queue: Annotated[
         int, typer.Option(min=1, help="Images that may wait for an answer; more are refused.")
     ] = 1000,
@@ -93,8 +99,9 @@ def listen(
     the next start goes on: every acknowledged image is answered, and every result is kept in DIR
     or sent, once. Exit 0 after SIGTERM, 130 after Ctrl-C.
 
-    DIR/results/ID/ has the results of an image, DIR/outbox/ID/ those that are still to be sent. ID
-    stands for its SOP Instance UID, and does not give it away.
+    DIR/results/ID-MODEL/ has the results of an image, DIR/outbox/ID-MODEL/ those that are still to
+    be sent. ID stands for its SOP Instance UID, and does not give it away; MODEL is the beginning
+    of the bundle's hash.
 
     Examples:
 
@@ -121,10 +128,12 @@ def listen(
         classifier = _classifier(bundle, artifact, profile, force)
         spool = Spool(
             out,
+            model=_model(classifier),
             queue=queue,
             reserve_bytes=reserve * 10**6,
             send=archive is not None,
             keep_images=keep_images,
+            keep_results=keep_results,
         )
         sender = archive and Sender(
             spool.outbox, archive, calling=settings.aet, tls=secured, log=_log
@@ -148,9 +157,11 @@ def listen(
         service.start()
         at, number = service.address
         _say(f"{settings.aet} listens on {at}, port {number}; {len(spool.waiting())} images wait.")
-        end = asked.get()
-        output.note("Ending: what is not done yet waits for the next start.")
-        service.stop()
+        try:
+            end = _end(asked, service)
+            output.note("Ending: what is not done yet waits for the next start.")
+        finally:
+            service.stop()
     if end == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
 
@@ -209,6 +220,11 @@ def _classifier(bundle: Path, artifact: str, profile: str, force: bool) -> "Clas
     )
 
 
+def _model(classifier: "Classifier") -> str:
+    """The bundle, and the site profile where there is one, as far as answers are told apart."""
+    return classifier.bundle.hash[:16] + (classifier.profile_hash or "")[:16]
+
+
 def _answer(classifier: "Classifier", kinds: Collection[str], pseudonyms: "Pseudonyms") -> "Answer":
     """What answers an image's file."""
     from medimg_edge.dicom.answer import received
@@ -220,8 +236,8 @@ def _answer(classifier: "Classifier", kinds: Collection[str], pseudonyms: "Pseud
     def answer(image: Path, name: str) -> "Answered":
         try:
             data = image.read_bytes()
-        except OSError as error:
-            raise InputMissing(f"The received image cannot be read: {error.strerror}.") from error
+        except FileNotFoundError as error:
+            raise InputMissing("The received image is no longer in the inbox.") from error
         found = received.answer(
             classifier, data, identifier=name, kinds=kinds, name_of=pseudonyms.of
         )
@@ -244,6 +260,14 @@ def _asked_to_end() -> Iterator[SimpleQueue[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end(asked: SimpleQueue[int], service: "Service") -> int:
+    """The signal that ends the service. Raises NodeError where part of it has ended before."""
+    while True:
+        with suppress(Empty):
+            return asked.get(timeout=LOOKS_SECONDS)
+        service.require_alive()
 
 
 def _report(record: "Record") -> None:

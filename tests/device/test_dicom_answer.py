@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -35,13 +36,13 @@ from pydicom.uid import (
 from medimg_edge import Classifier
 from medimg_edge.classifier import Prediction
 from medimg_edge.dicom import implementation
-from medimg_edge.dicom.answer import KINDS, results
+from medimg_edge.dicom.answer import KINDS, received, results
 from medimg_edge.dicom.answer.capture import BAND, captioned
 from medimg_edge.dicom.answer.source import PATIENT, STUDY, TYPE_2
-from medimg_edge.errors import DicomInvalid, DicomUnreferable
+from medimg_edge.errors import DicomInvalid, DicomUnreferable, MachineFault
 from medimg_edge.heatmap import SIDE, overlay
 from medimg_edge.manifest import Manifest, OperatingPoint, decode
-from medimg_edge.record import Answer, Finding, Model
+from medimg_edge.record import Answer, Finding, Model, failure
 
 MADE = datetime(2024, 2, 29, 13, 5, 9, 250000)
 POINT = OperatingPoint(0.5, "youden", sensitivity=0.9, specificity=0.8, refer=(0.4, 0.6))
@@ -618,6 +619,81 @@ def test_a_real_answer_about_a_real_file(frozen, monkeypatch):
     assert str(found["Decision"]).lower() == prediction.decision
     assert found["Device Observer Serial Number"] == classifier.bundle.hash
     assert picture.pixel_array.shape == (SIDE + BAND, SIDE, 3)
+
+
+def cine(frames: int, side: int = 32) -> bytes:
+    """Frames of noise, but for the second, which is blank."""
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, side, side), np.uint8)
+    pixels[1] = 0
+    return written(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.3.1",
+        Modality="US",
+        NumberOfFrames=frames,
+        Rows=side,
+        Columns=side,
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        PixelData=pixels.tobytes(),
+    )
+
+
+def answered(classifier: Classifier, data: bytes, *kinds: str):
+    return received.answer(
+        classifier, data, identifier="17", kinds=kinds, name_of=lambda uid: "name"
+    )
+
+
+def test_the_frames_of_an_image_are_groups_of_one_report(frozen):
+    classifier = Classifier(frozen, force=True)
+    records, files = answered(classifier, cine(6), "sr", "sc")
+    assert [each.status for each in records] == ["ok", "rejected", *["ok"] * 4]
+    answers = [each for each in records if isinstance(each, Answer)]
+    strongest = max(answers, key=lambda each: each.probability or 0)
+    assert list(files) == ["sr.dcm", f"{strongest.frame}.sc.opacity.dcm", "json"]
+    report = dcmread(BytesIO(files["sr.dcm"]))
+    images = [each.ReferencedSOPSequence[0] for each in items(report) if each.ValueType == "IMAGE"]
+    assert [each.ReferencedFrameNumber for each in images] == [1, 3, 4, 5, 6]
+    assert {each.ReferencedSOPInstanceUID for each in images} == {"1.2.3.4"}
+    found = said(report)
+    assert [value for name, value in found if name == "Probability"] == [
+        each.probability for each in answers
+    ]
+    decisions = [str(value).lower() for name, value in found if name == "Decision"]
+    assert [each.split()[0] for each in decisions] == [each.decision for each in answers]
+    uids = [each.UID for each in items(report) if each.ValueType == "UIDREF"]
+    assert len(set(uids)) == len(uids) == 6
+    assert len(groups(files["sr.dcm"])) == 5
+    again = dcmread(BytesIO(answered(classifier, cine(6), "sr")[1]["sr.dcm"]))
+    assert again.SOPInstanceUID == report.SOPInstanceUID
+
+
+def test_a_fault_of_the_machine_at_a_frame_is_no_answer(frozen, monkeypatch):
+    failed = failure("17", MachineFault("No memory."), 2, 6)
+    monkeypatch.setattr(Classifier, "predict_frames", lambda *_, **__: iter([failed]))
+    with pytest.raises(MachineFault, match=r"^No memory\.$"):
+        answered(Classifier(frozen), b"", "sr")
+
+
+def test_no_memory_is_not_the_headers_fault(make, monkeypatch):
+    monkeypatch.setattr(results, "read", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        make(written())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("frames", [6, 200])
+def test_dciodvfy_finds_no_error_in_a_report_of_frames(frozen, tmp_path, frames):
+    _, files = answered(Classifier(frozen, force=True), cine(frames), "sr")
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(files["sr.dcm"])
+    assert judged(path) == []
+    dump = subprocess.run([peer("dsrdump"), path], capture_output=True, timeout=60)
+    assert (dump.returncode, dump.stderr) == (0, b"")
+    assert dump.stdout.count(b'"Probability")=') == frames - 1
 
 
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])

@@ -47,7 +47,7 @@ def test_the_meta_information_and_what_follows(syntax: UID):
     assert found.syntax == syntax
     begin = data[found.end :]
     if syntax == DeflatedExplicitVRLittleEndian:
-        begin = file_meta.inflate(begin, 10**6).data
+        begin = bytes(file_meta.inflate(begin, 10**6).data)
     assert begin[:4] == (b"\0\x08\0\x16" if syntax == ExplicitVRBigEndian else b"\x08\0\x16\0")
     bare = data[found.end :] if syntax != DeflatedExplicitVRLittleEndian else begin
     assert file_meta.read(bare) == (None, 0)

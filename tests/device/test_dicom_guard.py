@@ -11,12 +11,14 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 pytest.importorskip("pynetdicom", reason="pynetdicom, of the dicom extra, is not installed")
 
 from medimg_edge.dicom.node.guard import OWED_MESSAGES, PlainConnection, Slots
+from medimg_edge.dicom.node.listener import Listener
 from medimg_edge.dicom.node.settings import Limits, Settings
 from tests.device import upper_layer as raw
 from tests.device.listening import ListeningProcess, wait_until
@@ -92,6 +94,27 @@ class TestAttack:
             assert echo(node.port) == 0
             for peer in (*busy, late):
                 peer.close()
+
+
+@pytest.mark.parametrize("fault", [AttributeError, ValueError, MemoryError])
+def test_whatever_goes_wrong_with_one_peer_the_listener_goes_on(tmp_path, monkeypatch, fault):
+    lines: list[str] = []
+    listener = Listener(Settings(port=0), lambda received: 0, tmp_path, lines.append)
+    listener.start()
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(PlainConnection, "accepted", Mock(side_effect=fault))
+            for _ in range(3):
+                with Peer(listener.address[1]) as peer:
+                    assert peer.recv(1) == b""
+        assert listener.is_alive
+        with Peer(listener.address[1]) as peer:
+            peer.associated(abstract=raw.VERIFICATION)
+            peer.leave()
+        assert lines == [f"127.0.0.1: ended: {fault.__name__}"] * 3
+    finally:
+        listener.stop()
+    assert not listener.is_alive
 
 
 def declare_300_megabytes(port: int, ends: threading.Event) -> None:

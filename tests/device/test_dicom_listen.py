@@ -43,6 +43,8 @@ def test_images_in_results_out(secure, network, frozen, images, tmp_path):
         }
         scu = ["+tls", key, cert, "+cf", ca]
     orthanc = Orthanc(network, tmp_path / "orthanc", **theirs)
+    if secure:
+        ours += ["--keep-results"]
     node = Node(network, frozen, tmp_path / "node", tmp_path / "log", *ours)
 
     assert network.storescu(images[0], options=scu) == 0
@@ -55,10 +57,13 @@ def test_images_in_results_out(secure, network, frozen, images, tmp_path):
     assert sorted(map(referenced, reports)) == ["1.2.3.9.1", "1.2.3.9.2"]
     assert len(captures) == 2
     assert {str(each.PatientName) for each in reports + captures} == {peers.PATIENT}
-    for name in node.holds("results"):
-        kept = os.listdir(node.out / "results" / name)
-        assert sorted(kept) == [f"{name}.json", f"{name}.sc.opacity.dcm", f"{name}.sr.dcm"]
-        record = json.loads((node.out / "results" / name / f"{name}.json").read_bytes())
+    for folder in node.holds("results"):
+        name, model = folder.split("-")
+        kept = sorted(os.listdir(node.out / "results" / folder))
+        sent = [f"{name}.sc.opacity.dcm", f"{name}.sr.dcm"] if secure else []
+        assert kept == [f"{name}.json", *sent], "of what the archive has, as --keep-results says"
+        record = json.loads((node.out / "results" / folder / f"{name}.json").read_bytes())
+        assert record["model"]["hash"].startswith(model)
         assert record["status"] == "ok"
         line = f"{name}  opacity {record['probability']:.3f}  {record['decision']}"
         assert line in node.said().splitlines()
@@ -116,7 +121,7 @@ def test_the_disk_is_full(frozen, tmp_path):
         assert node.end() == 0
         assert node.holds("partial") == []
         for each in node.holds("results"):
-            record = network.seen(node.out) / "results" / each / f"{each}.json"
+            record = network.seen(node.out) / "results" / each / f"{each[:32]}.json"
             assert json.loads(record.read_bytes())["status"] == "ok"
 
 
@@ -171,3 +176,21 @@ def test_what_a_node_cannot_do(called, frozen, tmp_path, monkeypatch):
     done = called("listen", frozen, "--out", node)
     assert "error [extra-missing]" in done.stderr
     assert "pip install 'medimg-edge[dicom]'" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_node_whose_thread_ended_ends_with_an_error(called, frozen, tmp_path, monkeypatch):
+    from medimg_edge.dicom.node.service import Service
+
+    def work(self) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Service, "_work", work)
+    done = called("listen", frozen, "--out", tmp_path / "node", "--port", 0)
+    assert done.returncode == 1
+    assert "error [node]: What answers has ended by itself." in " ".join(done.stderr.split())
+
+
+def test_systemd_signals_the_node_and_not_what_decodes_for_it():
+    unit = Path(__file__).parents[2] / "docs" / "hosts" / "medimg-edge-listen.service"
+    assert "KillMode=mixed" in unit.read_text().splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -350,6 +351,22 @@ class TestTls:
                 assert raw.answer(silent)[0] == 0
                 assert 0.5 < time.monotonic() - started < 5
             node.wait_for("ended: no TLS handshake (the peer does not answer)")
+
+    @pytest.mark.parametrize("words", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1"])
+    def test_who_resets_at_once_ends_nothing(self, listening, certificates, words):
+        """ssl looks what such a peer left, before anything else is known of it."""
+        with listening(tls=tls_files(certificates, "node")) as node:
+            for _ in range(300):
+                with Peer(node.port) as peer:
+                    peer.sendall(words)
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            context = client_context(tls_files(certificates, "peer"))
+            with (
+                socket.create_connection(("127.0.0.1", node.port), 20) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                secure.sendall(raw.associate())
+                assert raw.answer(secure)[0] == raw.ACCEPTED
 
     def test_a_large_image(self, listening, certificates, tmp_path):
         """Longer than what a TLS record or a PDU holds."""

@@ -64,12 +64,12 @@ class Sending:
         (folder / "outbox").mkdir()
         (folder / "results").mkdir()
         self.folder = folder
-        self.outbox = Outbox(folder / "outbox", folder / "results")
+        self.outbox = Outbox(folder / "outbox", folder / "results", keep=True)
         self.lines: list[str] = []
         self._ends: list[Callable[[], object]] = []
 
     def add(self, number: int, kind: str = "sr", sop_class: str = SR) -> Path:
-        name = f"{number:032x}"
+        name = f"{number:032x}-{'a' * 16}"
         (self.folder / "outbox" / name).mkdir(exist_ok=True)
         path = self.folder / "outbox" / name / f"{name}.{kind}.dcm"
         result = Dataset()

@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from medimg_edge.dicom.answer.instance import NOT_FOR_DIAGNOSIS, Origin
+from medimg_edge.dicom.answer.instance import NOT_FOR_DIAGNOSIS, Provenance
 from medimg_edge.dicom.answer.source import IMAGE
 from medimg_edge.heatmap import SIDE, overlay
 from medimg_edge.manifest import OperatingPoint
@@ -29,7 +29,7 @@ _DARK, _WHITE, _GREY, _AMBER = (24, 26, 30), (245, 245, 245), (170, 175, 182), (
 
 
 def capture(
-    origin: Origin, prediction: Prediction, column: int, point: OperatingPoint | None
+    origin: Provenance, prediction: Prediction, column: int, point: OperatingPoint | None
 ) -> Dataset:
     """The heatmap of the finding at ``column``; the prediction has one."""
     assert prediction.heatmap is not None
@@ -106,7 +106,7 @@ def _width(text: str, font: int, scale: float) -> int:
 
 
 def _caption(
-    origin: Origin, finding: Finding, point: OperatingPoint | None
+    origin: Provenance, finding: Finding, point: OperatingPoint | None
 ) -> tuple[tuple[str, str], str, str]:
     model = origin.record.model
     threshold = "" if point is None else f", threshold {point.threshold:.3f}"
@@ -117,7 +117,7 @@ def _caption(
     )
 
 
-def _derivation(origin: Origin, finding: Finding) -> str:
+def _derivation(origin: Provenance, finding: Finding) -> str:
     model = origin.record.model
     return (
         f"{NOT_FOR_DIAGNOSIS}. Where the model {model.name} {model.version} found evidence for "
@@ -126,7 +126,7 @@ def _derivation(origin: Origin, finding: Finding) -> str:
     )
 
 
-def _source_image(origin: Origin) -> Dataset:
+def _source_image(origin: Provenance) -> Dataset:
     item = origin.source.reference()
     purpose = codes.DCM.SourceImageForImageProcessingOperation
     code = Dataset()
@@ -137,7 +137,7 @@ def _source_image(origin: Origin) -> Dataset:
     return item
 
 
-def _add_orientation(dataset: Dataset, origin: Origin) -> None:
+def _add_orientation(dataset: Dataset, origin: Provenance) -> None:
     """Which side is which, and whether the patient can be read from the pixels: as in the image.
 
     The picture is turned as the image is, and the band tells nothing of the patient, which is what

@@ -81,9 +81,6 @@ class Provenance:
         return dataset
 
 
-Origin = Provenance
-
-
 def _uid(*parts: object) -> UID:
     """PS3.5 B.2, of a UUID that is a digest of the parts (RFC 9562, version 5)."""
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(parts)).int}")

@@ -8,7 +8,8 @@ import msgspec
 
 from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.dicom.answer import results
-from medimg_edge.record import Failure, Record, dicom, encode
+from medimg_edge.errors import MachineFault
+from medimg_edge.record import Answer, Failure, Record, dicom, encode
 
 
 def answer(
@@ -21,34 +22,36 @@ def answer(
 ) -> tuple[list[Record], dict[str, bytes]]:
     """A record for each frame, and files by name: ``sr.dcm``, ``sc.<label>.dcm``, ``json``.
 
-    Of several frames each has a report, ``<frame>.sr.dcm``, and the one whose probability is the
-    largest a picture; where a frame has no answer, the records are always among the files.
+    Of several frames all answers are in one report, and the one whose probability is the largest
+    has a picture, ``<frame>.sc.<label>.dcm``; where a frame has no answer, the records are always
+    among the files.
 
     identifier: what records call the image. kinds: of ``sr``, ``sc`` and ``json``. name_of: what
     stands for a UID.
 
-    Raises InputError where nothing can be read.
+    Raises InputError where nothing can be read, MachineFault where a frame cannot be now.
     """
     records: list[Record] = []
-    files: dict[str, bytes] = {}
     strongest: Prediction | None = None
-
-    def add(prediction: Prediction, kind: str) -> None:
-        if kind in kinds:
-            files.update(_named(classifier, data, prediction, identifier, kind))
-
     for each in classifier.predict_frames(data, name=identifier):
         if isinstance(each, Failure):
+            if each.code == MachineFault.code:
+                raise MachineFault(each.message)
             records.append(each)
             continue
         header = dicom(each.header, name_of) if each.header else None
         records.append(msgspec.structs.replace(each.record, dicom=header))
-        add(each, "sr")
         if strongest is None or _largest(each) > _largest(strongest):
             strongest = each
-    if strongest is not None:
-        add(strongest, "sc")
-    if "json" in kinds or any(isinstance(each, Failure) for each in records):
+    answers = [each for each in records if isinstance(each, Answer)]
+    files: dict[str, bytes] = {}
+    if answers and "sr" in kinds:
+        files["sr.dcm"] = results.make_report(
+            data, answers, classifier.manifest, classifier.points, identifier=identifier
+        )
+    if strongest is not None and "sc" in kinds:
+        files.update(_pictures(classifier, data, strongest, identifier))
+    if "json" in kinds or len(answers) < len(records):
         files["json"] = b"".join(encode(each) + b"\n" for each in records)
     return records, files
 
@@ -57,8 +60,8 @@ def _largest(prediction: Prediction) -> float:
     return max(each.probability for each in prediction.findings)
 
 
-def _named(
-    classifier: Classifier, data: bytes, prediction: Prediction, identifier: str, kind: str
+def _pictures(
+    classifier: Classifier, data: bytes, prediction: Prediction, identifier: str
 ) -> Iterator[tuple[str, bytes]]:
     frame = prediction.record.frame
     made = results.make(
@@ -67,7 +70,7 @@ def _named(
         classifier.manifest,
         classifier.points,
         identifier=identifier,
-        kinds=(kind,),
+        kinds=("sc",),
         frame=frame,
     )
     for name, content in made.items():

@@ -1,4 +1,4 @@
-"""The structured report of one answer: PS3.3 A.35.3 (Comprehensive SR), PS3.16 TID 1500.
+"""The structured report of an image's answers: PS3.3 A.35.3 (Comprehensive SR), PS3.16 TID 1500.
 
 Comprehensive SR and not Enhanced or 3D: the one of the three that archives have known longest.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -27,7 +27,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ComprehensiveSRStorage
 
-from medimg_edge.dicom.answer.instance import NOT_FOR_DIAGNOSIS, Origin
+from medimg_edge.dicom.answer.instance import NOT_FOR_DIAGNOSIS, Provenance
 from medimg_edge.dicom.implementation import MANUFACTURER
 from medimg_edge.manifest import OperatingPoint
 from medimg_edge.record import Finding
@@ -46,9 +46,12 @@ _DECISIONS = {
 _SERIES_NUMBER = 9901
 
 
-def report(origin: Origin, points: Mapping[str, OperatingPoint]) -> Dataset:
-    """One measurement group (TID 1501) for each finding, in the order of the record.
+def report(
+    origin: Provenance, answers: Sequence[Provenance], points: Mapping[str, OperatingPoint]
+) -> Dataset:
+    """One measurement group (TID 1501) for each finding of each answer, in their order.
 
+    answers: ``origin`` itself, or the frames of its image, each with its own record.
     points: where each label's probability becomes a decision; none for multiclass, where the
         decision is a label.
     """
@@ -66,17 +69,21 @@ def report(origin: Origin, points: Mapping[str, OperatingPoint]) -> Dataset:
     dataset.PerformedProcedureCodeSequence = []
     dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(origin)]
     dataset.CodingSchemeIdentificationSequence = [_scheme()]
-    dataset.update(_content(origin, points))
+    dataset.update(_content(origin, answers, points))
     return dataset
 
 
-def _content(origin: Origin, points: Mapping[str, OperatingPoint]) -> Dataset:
+def _content(
+    origin: Provenance, answers: Sequence[Provenance], points: Mapping[str, OperatingPoint]
+) -> Dataset:
     """The root of the tree. TID 1500."""
     tree = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_device(origin)),
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=[
-            _group(origin, finding, points.get(finding.label)) for finding in origin.record.findings
+            _group(each, finding, points.get(finding.label))
+            for each in answers
+            for finding in each.record.findings
         ],
     )
     root = tree[0]
@@ -84,14 +91,14 @@ def _content(origin: Origin, points: Mapping[str, OperatingPoint]) -> Dataset:
     return root
 
 
-def _comment(origin: Origin) -> str:
+def _comment(origin: Provenance) -> str:
     return origin.source.words(
         f"{NOT_FOR_DIAGNOSIS}. Computed by a model, not verified. "
         f"Intended use: {origin.intended_use}"
     )
 
 
-def _device(origin: Origin) -> ObserverContext:
+def _device(origin: Provenance) -> ObserverContext:
     """TID 1004: the model as an observer; its UID is of the bundle, artifact and site profile."""
     model = origin.record.model
     return ObserverContext(
@@ -107,7 +114,7 @@ def _device(origin: Origin) -> ObserverContext:
 
 
 def _group(
-    origin: Origin, finding: Finding, point: OperatingPoint | None
+    origin: Provenance, finding: Finding, point: OperatingPoint | None
 ) -> MeasurementsAndQualitativeEvaluations:
     """TID 1501: one label, its probability, and what is decided of it."""
     source = origin.source
@@ -135,7 +142,7 @@ def _group(
     )
 
 
-def _algorithm(origin: Origin, point: OperatingPoint | None) -> AlgorithmIdentification:
+def _algorithm(origin: Provenance, point: OperatingPoint | None) -> AlgorithmIdentification:
     """TID 4019: what someone needs to ask the same model again."""
     record = origin.record
     parameters = [
@@ -168,7 +175,7 @@ def _operating_point(point: OperatingPoint) -> str:
     return f"operating point: {'; '.join(said)}"
 
 
-def _coded(origin: Origin, label: str) -> CodedConcept:
+def _coded(origin: Provenance, label: str) -> CodedConcept:
     """A label in our scheme: by itself where a Code Value (SH) holds it, else by its digest."""
     if re.fullmatch(r"[A-Za-z0-9._-]{1,16}", label):
         value = label
@@ -186,7 +193,7 @@ def _scheme() -> Dataset:
     return item
 
 
-def _evidence(origin: Origin) -> Dataset:
+def _evidence(origin: Provenance) -> Dataset:
     """The image by its place in the archive: Hierarchical SOP Instance Reference, C.17.2.1."""
     instance = Dataset()
     instance.ReferencedSOPClassUID = origin.source.sop_class

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydicom import Dataset
 
 from medimg_edge.dicom.answer import KINDS
-from medimg_edge.dicom.answer.instance import Origin, encode
+from medimg_edge.dicom.answer.instance import Provenance, encode
 from medimg_edge.dicom.answer.source import read
 from medimg_edge.dicom.quiet import quiet
 from medimg_edge.errors import DicomInvalid, ExtraMissing, MedimgEdgeError
 from medimg_edge.manifest import Manifest, OperatingPoint
+from medimg_edge.record import Answer
 
 if TYPE_CHECKING:
     from medimg_edge.classifier import Prediction
@@ -43,17 +46,54 @@ def make(
 
     Raises DicomUnreferable, DicomInvalid; ExtraMissing where there is no highdicom for a report.
     """
+    with _made():
+        origin = Provenance(
+            source=read(source, frame),
+            record=prediction.record,
+            identifier=identifier,
+            intended_use=manifest.intended_use,
+            made=made or datetime.now(),
+        )
+        return _files(origin, prediction, points, kinds)
+
+
+def make_report(
+    source: bytes | Dataset,
+    answers: Sequence[Answer],
+    manifest: Manifest,
+    points: Mapping[str, OperatingPoint],
+    *,
+    identifier: str,
+    made: datetime | None = None,
+) -> bytes:
+    """One report about an image: the answers of all its frames, or the one where it has one.
+
+    The rest is as of ``make``.
+    """
+    with _made():
+        from medimg_edge.dicom.answer.report import report
+
+        image = Provenance(
+            source=read(source),
+            record=answers[0],
+            identifier=identifier,
+            intended_use=manifest.intended_use,
+            made=made or datetime.now(),
+        )
+        frames = [
+            replace(image, record=each, source=replace(image.source, frame=each.frame))
+            for each in answers
+        ]
+        return encode(report(image, frames, points))
+
+
+@contextmanager
+def _made() -> Iterator[None]:
+    """The edge, and quiet: what goes wrong in the block is one of our errors, or MemoryError."""
     with quiet():
         try:
-            origin = Origin(
-                source=read(source, frame),
-                record=prediction.record,
-                identifier=identifier,
-                intended_use=manifest.intended_use,
-                made=made or datetime.now(),
-            )
-            return _files(origin, prediction, points, kinds)
-        except MedimgEdgeError:
+            yield
+        except (MedimgEdgeError, MemoryError):
             raise
         except ImportError as error:
             raise ExtraMissing(
@@ -68,7 +108,7 @@ def make(
 
 
 def _files(
-    origin: Origin,
+    origin: Provenance,
     prediction: Prediction,
     points: Mapping[str, OperatingPoint],
     kinds: Collection[str],
@@ -77,7 +117,7 @@ def _files(
     if "sr" in kinds:
         from medimg_edge.dicom.answer.report import report
 
-        files["sr.dcm"] = encode(report(origin, points))
+        files["sr.dcm"] = encode(report(origin, [origin], points))
     if "sc" in kinds and prediction.heatmap is not None:
         from medimg_edge.dicom.answer.capture import capture
 

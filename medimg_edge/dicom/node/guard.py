@@ -65,6 +65,7 @@ class Connection(socket.socket):
     host: str
     folder: Path
     fault: str | None = None
+    is_accepted: bool = False
     asked: int = 0
     answered: int = 0
     association: Association | None = None
@@ -73,6 +74,7 @@ class Connection(socket.socket):
     def accepted(self, host: str, limits: Limits, folder: Path) -> None:
         """Start its clock."""
         self.host, self.limits, self.folder, self.incoming = host, limits, folder, {}
+        self.is_accepted = True
         self._header, self._left = bytearray(), 0
         self._talks = self._associates = False
         self._since = time.monotonic()
@@ -84,6 +86,8 @@ class Connection(socket.socket):
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """As of a socket, within the deadline."""
+        if not self.is_accepted:  # ssl looks what a peer left that has gone already
+            return super().recv(buflen, flags)
         data = self._timed(super().recv, buflen, flags)
         self._follow(data)
         return data
@@ -306,19 +310,27 @@ class GuardedServer(ThreadedAssociationServer):
             self.bind(event, handler)
 
     def get_request(self) -> tuple[Connection, Any]:
-        """Only accept: whatever takes time is for the connection's thread."""
-        accepted, address = cast(socket.socket, self.socket).accept()
-        if self.ssl_context is None:
-            connection = PlainConnection(fileno=accepted.detach())
-        else:
-            connection = cast(
-                TlsConnection,
-                self.ssl_context.wrap_socket(
-                    accepted, server_side=True, do_handshake_on_connect=False
-                ),
-            )
-        connection.accepted(address[0], self._limits, self._folder)
+        """Only accept: whatever takes time is for the connection's thread.
+
+        Raises OSError, and nothing else: at that socketserver goes on, and at the rest it ends.
+        """
+        opened, address = cast(socket.socket, self.socket).accept()
+        try:
+            opened = connection = self._connection(opened)
+            connection.accepted(address[0], self._limits, self._folder)
+        except Exception as error:
+            opened.close()
+            self._log(f"{address[0]}: ended: {type(error).__name__}")
+            raise ConnectionAbortedError from error
         return connection, address
+
+    def _connection(self, accepted: socket.socket) -> Connection:
+        if self.ssl_context is None:
+            return PlainConnection(fileno=accepted.detach())
+        wrapped = self.ssl_context.wrap_socket(
+            accepted, server_side=True, do_handshake_on_connect=False
+        )
+        return cast(TlsConnection, wrapped)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is a slot."""

@@ -133,6 +133,11 @@ class Listener:
             raise RuntimeError("the listener is not started")
         return self._server.server_address[:2]
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it listens, and has not ended by itself."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self) -> None:
         """Listen. Raises NodeError."""
         settings = self._settings

@@ -10,7 +10,12 @@ from pathlib import Path
 from medimg_edge.dicom.node import disk
 
 ID = re.compile(r"[0-9a-f]{32}")
-"""What an instance is called here, and a folder with its results."""
+"""What an instance is called here."""
+
+MODEL = re.compile(r"[0-9a-f]{1,32}")
+"""What answered it. Both, with a hyphen in between, are the name of a folder with its results."""
+
+_FOLDER = re.compile(rf"{ID.pattern}-{MODEL.pattern}")
 
 
 def is_sent(name: str) -> bool:
@@ -19,16 +24,17 @@ def is_sent(name: str) -> bool:
 
 
 class Outbox:
-    """``folder``/ID/ holds what is to be sent of an instance and what goes with it.
+    """``folder``/ID-MODEL/ holds what is to be sent of an instance and what goes with it.
 
-    Each file that was acknowledged moves to ``results``/ID/. With the last one the rest follows,
-    and the instance's folder is gone: what is in ``results`` alone is done.
+    Each file that was acknowledged is removed, or with ``keep`` moves to ``results``/ID-MODEL/.
+    With the last one the rest follows, which is not sent, and the folder here is gone: what is in
+    ``results`` alone is done. A folder stays there, empty or not: the instance is known by it.
 
     Construction ends what a kill interrupted. It and the methods raise WriteError.
     """
 
-    def __init__(self, folder: Path, results: Path) -> None:
-        self.folder, self._results = folder, results
+    def __init__(self, folder: Path, results: Path, *, keep: bool = False) -> None:
+        self.folder, self._results, self._keep = folder, results, keep
         with disk.written(folder):
             for each in self._instances():
                 if _to_send(each) == []:
@@ -48,7 +54,11 @@ class Outbox:
         done = self._results / folder.name
         with disk.written(self.folder):
             disk.make_folder(done)
-            disk.rename(path, done / path.name)
+            if self._keep:
+                disk.rename(path, done / path.name)
+            else:
+                path.unlink()
+                disk.sync(folder)
             if not _to_send(folder):
                 self._finish(folder)
 
@@ -72,7 +82,7 @@ class Outbox:
 
 
 def _is_instance(entry: os.DirEntry[str]) -> bool:
-    return ID.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+    return _FOLDER.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
 
 
 def _to_send(folder: Path) -> list[Path]:

@@ -115,6 +115,11 @@ class Sender:
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it sends, and has not ended by itself."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin with what is there."""
         self._thread.start()
