@@ -214,20 +214,29 @@ def _write(
     """Fill a folder beside ``folder``, then rename it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder.parent)
-    shutil.rmtree(folder, ignore_errors=True)  # not whole: damaged by hand or by the disk
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
     try:
         entry = _decode(partial / PIXELS, candidates, preprocessing, progress)
         (partial / ENTRY).write_bytes(msgspec.json.encode(entry))
-        partial.rename(folder)
-        return entry
-    except OSError:
-        first = _whole(folder, preprocessing)  # another process was faster: its bytes are the same
-        if first is None:
-            raise
-        return first
+        return _placed(partial, folder, preprocessing) or entry
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _placed(partial: Path, folder: Path, preprocessing: Preprocessing) -> Entry | None:
+    """Give the folder its name; the entry of one that is there, whose bytes are the same."""
+    try:
+        partial.rename(folder)
+        return None
+    except OSError:
+        if (first := _whole(folder, preprocessing)) is not None:
+            return first
+    damaged = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))  # by hand or by the disk
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(damaged)
+    shutil.rmtree(damaged, ignore_errors=True)
+    partial.rename(folder)
+    return None
 
 
 def _remove_abandoned(parent: Path) -> None:

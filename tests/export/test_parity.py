@@ -58,7 +58,7 @@ INTENSITIES = {
     "16 bits by 1000..50000": Display(low=1000, high=50000),
     "one window": Windows((WindowSetting(20000, 40000),)),
     "three windows": Windows(
-        (WindowSetting(100, 150), WindowSetting(20000, 30000), WindowSetting(-600, 1500))
+        (WindowSetting(2000, 3000), WindowSetting(20000, 30000), WindowSetting(-600, 1500))
     ),
     "percentile": Percentile(2, 98),
 }
