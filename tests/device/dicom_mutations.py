@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from medimg_edge.dicom import DicomFile
-from medimg_edge.errors import InputError
+from medimg_edge.errors import InputError, MachineFault
 
-SECONDS, EXAMPLES, HANG = 2.5, 2000, 20
+SECONDS, EXAMPLES, HANG = 3.2, 3000, 20
 LENGTHS = (b"\0\0", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\1\0\0\0")
 
 Edit = tuple[str, int, int, bytes]
@@ -89,7 +89,7 @@ def main(seed: str, folder: str) -> None:
         faulthandler.dump_traceback_later(HANG, exit=True, file=traceback)
         try:
             image = DicomFile(changed).image(1)
-        except InputError:
+        except (InputError, MachineFault):
             return
         finally:
             faulthandler.cancel_dump_traceback_later()
