@@ -142,8 +142,8 @@ class Classifier:
         That has to have read it with ``needed=manifest.preprocessing.needed``.
         An array is uint8 over 0..255 or uint16 over 0..65535, grey or RGB; of any other,
         ``read_image(array, photometric=..., value_range=...)`` says what its values mean.
-        Raises InputError, Rejected or ModelError. ``name`` is what the record calls the input;
-        ``frame`` is one, from 1, of a DICOM file that has several.
+        Raises InputError, Rejected, ModelError or MachineFault. ``name`` is what the record calls
+        the input; ``frame`` is one, from 1, of a DICOM file that has several.
         """
         started = time.perf_counter()
         if isinstance(source, Image):

@@ -38,7 +38,10 @@ class Frames(Protocol):
         ...
 
     def image(self, number: int | None = None) -> Image:
-        """The image; of several frames, the one with that number. Raises InputError."""
+        """The image; of several frames, the one with that number.
+
+        Raises InputError, MachineFault.
+        """
         ...
 
 
@@ -72,7 +75,8 @@ def read_image(
         ``raster.jpeg``.
     frame: of a DICOM file that has several, from 1.
 
-    Raises the subclasses of InputError, and nothing else.
+    Raises the subclasses of InputError, and of a compressed DICOM frame that this machine cannot
+    decode now MachineFault.
     """
     if isinstance(source, np.ndarray):
         return _Single(_from_array(source, photometric, value_range)).image(frame)

@@ -57,14 +57,19 @@ def write_whole(path: Path, data: bytes, mode: int = _READABLE) -> None:
             raise _not_written(path, error) from error
 
 
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in it outlive a power cut. Raises OSError."""
     with contextlib.suppress(PermissionError):  # a folder on Windows
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(folder)
 
 
 def _not_written(path: Path, error: OSError) -> WriteError:

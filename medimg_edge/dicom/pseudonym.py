@@ -6,23 +6,23 @@ import hashlib
 import hmac
 
 from medimg_edge.errors import WriteError
+from medimg_edge.secret import BYTES
 
-SALT_BYTES = 32
 CHARACTERS = 32
 
 
 class Pseudonyms:
     """A site's names for UIDs: the same for the same UID, and another with another salt.
 
-    salt: SALT_BYTES bytes that only the site knows. Without it nobody can try UIDs until one fits.
+    salt: BYTES bytes that only the site knows. Without it nobody can try UIDs until one fits.
 
     Construction raises WriteError.
     """
 
     def __init__(self, salt: bytes) -> None:
-        if len(salt) != SALT_BYTES:
+        if len(salt) != BYTES:
             raise WriteError(
-                f"The salt has {len(salt)} bytes; it has to have {SALT_BYTES}. Restore it, or "
+                f"The salt has {len(salt)} bytes; it has to have {BYTES}. Restore it, or "
                 "remove it for a new one: what was received before is then not known again."
             )
         self._salt = salt

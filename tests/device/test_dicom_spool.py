@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from medimg_edge import secret
 from medimg_edge.dicom.node import disk
 from medimg_edge.dicom.node.outbox import Outbox
 from medimg_edge.dicom.node.pauses import Pauses
 from medimg_edge.dicom.node.spool import FAILURE, Spool
-from medimg_edge.dicom.pseudonym import SALT_BYTES, Pseudonyms
+from medimg_edge.dicom.pseudonym import Pseudonyms
 from medimg_edge.errors import WriteError
 
 UID = "1.2.840.99.7"
@@ -87,7 +88,7 @@ def test_ids_tell_nothing_and_stay(spool):
     name = arrived(spool)
     assert len(name) == 32
     assert UID not in name
-    assert Pseudonyms(b"1" * SALT_BYTES).of(UID) != Pseudonyms(b"2" * SALT_BYTES).of(UID)
+    assert Pseudonyms(b"1" * secret.BYTES).of(UID) != Pseudonyms(b"2" * secret.BYTES).of(UID)
     later = again(spool)
     assert later.waiting() == [name]
     assert arrive(later) is None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medimg_edge.errors import WriteError
+from medimg_edge.whole_file import sync
 
 PRIVATE = 0o700
 """Folders that hold images and reports of patients are their owner's alone."""
@@ -24,15 +25,6 @@ def written(folder: Path) -> Iterator[None]:
             f"{folder} cannot be used: {error.strerror}. Check that it may be written, that its "
             "disk has room, and that the disk is well."
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(path: Path, data: bytes) -> None:

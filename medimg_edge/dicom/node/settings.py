@@ -40,7 +40,7 @@ class Limits:
     """How much peers may take: bytes, connections and seconds, all positive.
 
     Each association costs two threads that look a thousand times a second (pynetdicom's), idle or
-    not: 16 take about 0.3 of an x86-64 core. A request for one takes up to 2 MB.
+    not.
     A connection has ``handshake_seconds`` for TLS, ``association_seconds`` until its association
     request is whole, ``pdu_seconds`` from the first to the last byte of each PDU, and
     ``idle_seconds`` between two of them.
