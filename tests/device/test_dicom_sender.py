@@ -80,7 +80,9 @@ class Sending:
         result.SOPInstanceUID = result.file_meta.MediaStorageSOPInstanceUID = uid
         result.SpecificCharacterSet = "ISO_IR 192"
         result.PatientName = "Ärztin^Ö"
-        result.save_as(path, enforce_file_format=True)
+        partial = path.with_suffix(".partial")  # a result is never in the outbox in part
+        result.save_as(partial, enforce_file_format=True)
+        partial.rename(path)
         return path
 
     def archive(self, *arguments, **options) -> Archive:
