@@ -43,6 +43,27 @@
     │   └── DownloadFailed          data-download
     ├── MachineFault                machine                                  (record: "error")
     ├── NodeError                   node
+    ├── LedgerError                 a kiosk's record that cannot be relied on
+    │   ├── LedgerDamaged           ledger-damaged
+    │   └── LedgerUnknown           ledger-unknown
+    ├── ServiceError                a request that the kiosk's service does not answer
+    │   ├── ServiceRefused          service
+    │   ├── NotFound                not-found
+    │   ├── MethodNotAllowed        method-not-allowed
+    │   ├── RequestInvalid          request-invalid
+    │   ├── MediaTypeUnknown        media-type
+    │   ├── BodyTooLarge            body-too-large
+    │   ├── ReceiveDeadline         receive-deadline
+    │   ├── HostUnknown             host-unknown
+    │   ├── OriginForeign           origin-foreign
+    │   ├── TokenMissing            token
+    │   ├── KeyReused               key-reused
+    │   ├── KeyInUse                key-in-use
+    │   ├── PictureGone             picture-gone
+    │   ├── NotReady                not-ready
+    │   ├── Busy                    busy
+    │   ├── DiskLow                 disk-low
+    │   └── AnswerStopped           answer-stopped                           (record: "error")
     ├── RecipeError                 recipe
     ├── RunError                    run
     ├── ModelUnsupported            model-unsupported
@@ -318,6 +339,132 @@ class NodeError(MedimgEdgeError):
     """A DICOM node that cannot listen or send as it was told to."""
 
     code = "node"
+
+
+class LedgerError(MedimgEdgeError):
+    """A kiosk's record that cannot be relied on."""
+
+    code = "ledger"
+
+
+class LedgerDamaged(LedgerError):
+    """An entry was changed, removed or added outside of medimg-edge, or the file is damaged."""
+
+    code = "ledger-damaged"
+
+
+class LedgerUnknown(LedgerError):
+    """The record is of a schema version that this release does not know."""
+
+    code = "ledger-unknown"
+
+
+class ServiceError(MedimgEdgeError):
+    """A request that the kiosk's service does not answer."""
+
+    code = "service-error"
+
+
+class ServiceRefused(ServiceError):
+    """A service that cannot start, or must not start as it was told to."""
+
+    code = "service"
+
+
+class NotFound(ServiceError):
+    """There is nothing at that path."""
+
+    code = "not-found"
+
+
+class MethodNotAllowed(ServiceError):
+    """The path does not take that method."""
+
+    code = "method-not-allowed"
+
+
+class RequestInvalid(ServiceError):
+    """A parameter, header or body that is not as the interface says."""
+
+    code = "request-invalid"
+
+
+class MediaTypeUnknown(ServiceError):
+    """A Content-Type that is not taken."""
+
+    code = "media-type"
+
+
+class BodyTooLarge(ServiceError):
+    """More bytes than are taken."""
+
+    code = "body-too-large"
+
+
+class ReceiveDeadline(ServiceError):
+    """The body did not arrive in time."""
+
+    code = "receive-deadline"
+
+
+class HostUnknown(ServiceError):
+    """A request to a name that is not this service's, such as by DNS rebinding."""
+
+    code = "host-unknown"
+
+
+class OriginForeign(ServiceError):
+    """A request that another site's page makes."""
+
+    code = "origin-foreign"
+
+
+class TokenMissing(ServiceError):
+    """No token, or a wrong one."""
+
+    code = "token"
+
+
+class KeyReused(ServiceError):
+    """An Idempotency-Key that came with another image before."""
+
+    code = "key-reused"
+
+
+class KeyInUse(ServiceError):
+    """An Idempotency-Key whose first request is still being answered."""
+
+    code = "key-in-use"
+
+
+class PictureGone(ServiceError):
+    """The picture of an answer is not kept any more."""
+
+    code = "picture-gone"
+
+
+class NotReady(ServiceError):
+    """The golden set has not passed since the start."""
+
+    code = "not-ready"
+
+
+class Busy(ServiceError):
+    """As many images wait as may."""
+
+    code = "busy"
+
+
+class DiskLow(ServiceError):
+    """Too little free disk to keep a new answer."""
+
+    code = "disk-low"
+
+
+class AnswerStopped(ServiceError):
+    """An answer that took too long or too much memory."""
+
+    code = "answer-stopped"
 
 
 class RecipeError(MedimgEdgeError):

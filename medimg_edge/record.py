@@ -3,14 +3,18 @@
 An input ends in one ``Answer`` or one ``Failure``; a Failure carries no probability.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from medimg_edge.errors import MedimgEdgeError, Rejected
-from medimg_edge.image import Header
 from medimg_edge.terms import MODALITIES, RELATIONSHIPS, VIEWS, regions
+
+if TYPE_CHECKING:
+    from medimg_edge.image import Header
 
 SCHEMA = 1
 
