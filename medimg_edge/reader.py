@@ -18,11 +18,11 @@ from medimg_edge.errors import InputError, InputMissing, NoImages, TooLarge, Uns
 from medimg_edge.image import Image, Range
 from medimg_edge.limits import MAX_BYTES, check_pixels
 from medimg_edge.raster import read_raster
+from medimg_edge.suffixes import SUFFIXES
 
 Source = str | PathLike[str] | bytes | NDArray
 Photometric = Literal["MONOCHROME2", "MONOCHROME1", "RGB"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 _FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 _DTYPES = ("uint8", "uint16", "int16", "float32")
 _DICOM_HEAD = 132

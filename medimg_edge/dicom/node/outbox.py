@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from medimg_edge.dicom.node import disk
+from medimg_edge import disk
 
 ID = re.compile(r"[0-9a-f]{32}")
 """What an instance is called here."""

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-from medimg_edge import secret
-from medimg_edge.dicom.node import disk
+from medimg_edge import disk, secret
+from medimg_edge.claim import claim
 from medimg_edge.dicom.node.outbox import ID, MODEL, Outbox, is_sent
 from medimg_edge.dicom.pseudonym import Pseudonyms
 from medimg_edge.errors import WriteError
@@ -73,7 +72,7 @@ class Spool:
         self._lock = threading.Lock()
         with disk.written(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._claim = _claim(folder)
+            self._claim = claim(folder)
             for each in ("partial", "inbox", "outbox", "results"):
                 disk.make_folder(folder / each)
             _empty(self.partial)
@@ -254,24 +253,6 @@ class Spool:
 
     def _trying(self, name: str) -> Path:
         return self._inbox / f"{name}.trying"
-
-
-def _claim(folder: Path) -> IO[bytes]:
-    """The lock, which ends with the process. Raises WriteError, OSError."""
-    file = (folder / "lock").open("ab")
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise WriteError(
-            f"{folder} is used by another process that listens. Stop that one, or name another "
-            "folder."
-        ) from error
-    return file
 
 
 def _empty(folder: Path) -> None:
