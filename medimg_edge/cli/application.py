@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from medimg_edge import __version__
-from medimg_edge.cli import device, infer, machine, node, output, privacy, site, workstation
+from medimg_edge.cli import (
+    audit,
+    device,
+    infer,
+    kiosk,
+    machine,
+    node,
+    output,
+    privacy,
+    service,
+    site,
+    workstation,
+)
 
 app = typer.Typer(
     name="medimg-edge",
@@ -53,6 +65,7 @@ for command in (
     privacy.deidentify,
     device.schema,
     node.listen,
+    service.serve,
     workstation.train,
     workstation.export,
     workstation.evaluate,
@@ -61,3 +74,5 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(workstation.data, name="data")
+app.add_typer(kiosk.kiosk, name="kiosk")
+app.add_typer(audit.audit, name="audit")

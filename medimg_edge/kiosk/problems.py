@@ -13,6 +13,7 @@ from medimg_edge.errors import MedimgEdgeError
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[type[MedimgEdgeError], int] = {
+    errors.InputMissing: 404,
     errors.InputEmpty: 422,
     errors.NotAnImage: 415,
     errors.Truncated: 422,
@@ -42,15 +43,14 @@ STATUS: dict[type[MedimgEdgeError], int] = {
     errors.ReceiveDeadline: 408,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
-    errors.PictureGone: 410,
-    errors.KeyReused: 422,
+    errors.PictureGone: 404,
+    errors.KeyReused: 409,
     errors.KeyInUse: 409,
     errors.TokenMissing: 401,
     errors.OriginForeign: 403,
     errors.HostUnknown: 421,
-    errors.Unexpected: 500,
 }
-"""Every error that a request can end in, and its status."""
+"""Every error that a request can end in, and its status; a fault of medimg-edge itself is 500."""
 
 RETRY_AFTER_SECONDS = 2
 
