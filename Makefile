@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 DEVICE_PYTHON ?= 311
 DEVICE_PLATFORM ?= $(shell uname -m)
 DEVICE_EXTRAS ?= watch
+# Test files that run at a time.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit wheel wheelhouse clean
@@ -33,7 +35,8 @@ lint: $(READY)  ## ruff, pyright, import contracts
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## the tests; those on real images need MEDIMG_EDGE_DATA
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 wheel: $(READY)  ## build the wheel, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -72,6 +72,22 @@ def verify(
     return checks
 
 
+def require(classifier: Classifier) -> Check:
+    """Check what is loaded to answer, and nothing else of its bundle but the files' hashes.
+
+    Raises FilesDiffer, GoldenMismatch.
+    """
+    bundle = classifier.bundle
+    found = compare(bundle, classifier.artifact, read_pixels(bundle), classifier.run)
+    if found.status == "failed":
+        raise GoldenMismatch(
+            f"{classifier.artifact} by {classifier.runtime} does not give the golden set's answers "
+            f"here: {found.message}. Do not use the bundle on this machine; `medimg-edge verify` "
+            "tells more."
+        )
+    return found
+
+
 def read_pixels(bundle: Bundle) -> NDArray[np.uint8]:
     """The golden set's tensors, uint8 (N, H, W, C), as this machine makes them.
 

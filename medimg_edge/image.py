@@ -45,13 +45,21 @@ class Window:
             with np.errstate(over="ignore"):  # far below the center: 255 / infinity is black
                 grey = 255 / (1 + np.exp(-4 * exponent.astype(np.float64)))
             return grey.astype(np.float32)
+        low, high = self.ends
+        if low >= high:
+            return np.where(values > (low + high) / 2, 255, 0).astype(np.float32)
+        return Range(low, high).grey(values)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The values shown black and white, unless it is a sigmoid.
+
+        The first is not the lower for a threshold: a width of 1, or one lost in a huge center.
+        """
         exact = self.function == "LINEAR_EXACT"
         center = self.center if exact else self.center - 0.5
         half = (self.width if exact else self.width - 1) / 2
-        low, high = center - half, center + half
-        if low >= high:  # a width of 1, or one that is lost in a huge center, is a threshold
-            return np.where(values > center, 255, 0).astype(np.float32)
-        return Range(low, high).grey(values)
+        return center - half, center + half
 
 
 @dataclass(frozen=True)

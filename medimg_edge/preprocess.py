@@ -13,6 +13,7 @@ rounding. A change that alters one pixel raises ``manifest.PREPROCESSING_REVISIO
 from __future__ import annotations
 
 from functools import cache, reduce
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,11 +21,20 @@ from numpy.typing import NDArray
 
 from medimg_edge.errors import Blank, TooSmall, UnitUnknown, Unsupported
 from medimg_edge.image import Image, Range, Voi, Window
-from medimg_edge.manifest import Percentile, Preprocessing, Windows
+from medimg_edge.manifest import Display, Percentile, Preprocessing, Windows
 from medimg_edge.resize import resize, to_levels
 
 MIN_SIDE = 16
 """Rows or columns below this show nothing that a classifier could read."""
+
+
+class Area(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    top: int
+    left: int
+    rows: int
+    columns: int
 
 
 def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
@@ -43,7 +53,7 @@ def preprocess(image: Image, spec: Preprocessing) -> NDArray[np.uint8]:
     if isinstance(spec.intensity, Windows):
         _check_unit(image)
     if spec.color == "gray" or isinstance(spec.intensity, Windows):
-        values = _one_channel(values)
+        values = one_channel(values)
     pixels = _round(_frame(_grey(values, image, spec), spec))
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -102,7 +112,7 @@ def _check_unit(image: Image) -> None:
         )
 
 
-def _one_channel(values: NDArray) -> NDArray:
+def one_channel(values: NDArray) -> NDArray:
     """RGB -> luma by ITU-R BT.601 (.299, .587, .114), in the values' own dtype."""
     if values.ndim == 2:
         return values
@@ -117,18 +127,26 @@ def _one_channel(values: NDArray) -> NDArray:
 
 def _grey(values: NDArray, image: Image, spec: Preprocessing) -> NDArray:
     """Stored or rescaled values -> uint8, or float32 in [0, 255]; one channel per window."""
+    whole = values.dtype == np.uint8 and image.voi == Range(0, 255)
+    if whole and isinstance(spec.intensity, Display):
+        return _polarity(values, image)
+    shown = [_shown(values, each, image, spec) for each in vois(values, image, spec)]
+    return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+
+
+def vois(values: NDArray, image: Image, spec: Preprocessing) -> tuple[Voi, ...]:
+    """How the network is shown an image's values: one for each window, else one for all channels.
+
+    values: of the image, (H, W) or (H, W, 3), of one channel where ``spec`` reads one.
+    """
     if isinstance(spec.intensity, Windows):
-        windows = [Window(each.center, each.width) for each in spec.intensity.windows]
-        shown = [_shown(values, window, image, spec) for window in windows]
-        return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+        return tuple(Window(each.center, each.width) for each in spec.intensity.windows)
     if isinstance(spec.intensity, Percentile):
         low, high = percentiles(values, spec.intensity.low, spec.intensity.high)
-        return _shown(values, Range(low, high if high > low else low + 1), image, spec)
-    if values.dtype == np.uint8 and image.voi == Range(0, 255):
-        return _polarity(values, image)
+        return (Range(low, high if high > low else low + 1),)
     if values.dtype == np.uint16 and image.source != "dicom" and image.voi == Range(0, 65535):
-        return _shown(values, Range(spec.intensity.low, spec.intensity.high), image, spec)
-    return _shown(values, image.voi, image, spec)
+        return (Range(spec.intensity.low, spec.intensity.high),)
+    return (image.voi,)
 
 
 def _shown(values: NDArray, voi: Voi, image: Image, spec: Preprocessing) -> NDArray:
@@ -196,25 +214,39 @@ def _frame(grey: NDArray, spec: Preprocessing) -> NDArray:
     stretch: both axes to the target. center-crop: the largest centred rectangle of the target's
     aspect ratio. letterbox: all of the image, centred on black; an odd rest goes below and right.
     """
-    rows, columns = grey.shape[:2]
-    height, width = spec.height, spec.width
-    if spec.geometry == "center-crop":
-        kept_rows = min(rows, max(1, round(columns * height / width)))
-        kept_columns = min(columns, max(1, round(rows * width / height)))
-        top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
-        grey = grey[top : top + kept_rows, left : left + kept_columns]
-    if spec.geometry != "letterbox":
-        return resize(grey, height, width)
-    scale = min(height / rows, width / columns)
-    fitted = resize(
-        grey,
-        min(height, max(1, round(rows * scale))),
-        min(width, max(1, round(columns * scale))),
-    )
-    framed = np.zeros((height, width, *grey.shape[2:]), grey.dtype)
-    top, left = (height - fitted.shape[0]) // 2, (width - fitted.shape[1]) // 2
-    framed[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    size = grey.shape[0], grey.shape[1]
+    top, left, rows, columns = read_area(size, spec)
+    target = filled_area(size, spec)
+    fitted = resize(grey[top : top + rows, left : left + columns], target.rows, target.columns)
+    if fitted.shape[:2] == (spec.height, spec.width):
+        return fitted
+    framed = np.zeros((spec.height, spec.width, *grey.shape[2:]), grey.dtype)
+    top, left, rows, columns = target
+    framed[top : top + rows, left : left + columns] = fitted
     return framed
+
+
+def read_area(size: tuple[int, int], spec: Preprocessing) -> Area:
+    """What of an image of so many rows and columns the network sees."""
+    rows, columns = size
+    if spec.geometry != "center-crop":
+        return Area(0, 0, rows, columns)
+    kept_rows = min(rows, max(1, round(columns * spec.height / spec.width)))
+    kept_columns = min(columns, max(1, round(rows * spec.width / spec.height)))
+    return Area((rows - kept_rows) // 2, (columns - kept_columns) // 2, kept_rows, kept_columns)
+
+
+def filled_area(size: tuple[int, int], spec: Preprocessing) -> Area:
+    """What of the network's input that fills; around it there is black."""
+    rows, columns = size
+    height, width = spec.height, spec.width
+    if spec.geometry != "letterbox":
+        return Area(0, 0, height, width)
+    scale = min(height / rows, width / columns)
+    fitted_rows = min(height, max(1, round(rows * scale)))
+    fitted_columns = min(width, max(1, round(columns * scale)))
+    top, left = (height - fitted_rows) // 2, (width - fitted_columns) // 2
+    return Area(top, left, fitted_rows, fitted_columns)
 
 
 def _round(grey: NDArray) -> NDArray[np.uint8]:

@@ -80,6 +80,15 @@ def test_an_answer_imports_what_it_needs(frozen):
     assert said.splitlines()[1:] == ["imported: []"]
 
 
+def test_the_service_itself_holds_no_image_and_no_network():
+    """The process that answers does: what serves is small, and outlives it."""
+    program = (
+        "import medimg_edge.kiosk.service\n"
+        f"print('imported:', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert run(program) == "imported: ['msgspec']\n"
+
+
 def test_opencv_is_told_its_limit_before_it_is_imported():
     program = "import medimg_edge, os; print(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])"
     assert run(program).strip() == str(2**26)

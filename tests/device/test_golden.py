@@ -81,7 +81,7 @@ def one_brighter(grey):
     [
         ("resize", nearest),
         ("resize", bilinear),
-        ("_one_channel", swapped),
+        ("one_channel", swapped),
         ("_polarity", lambda grey, image: grey),
         ("_round", lambda grey: grey.astype(np.uint8)),  # cut off, not rounded
         ("_round", one_brighter),

@@ -1,0 +1,188 @@
+"""The process that answers, as the service sees it: messages in order, deadlines, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from medimg_edge.errors import MachineFault
+from medimg_edge.kiosk.messages import HEAD, Answer, Ask, Picture, Ready, Refusal, Setup, packed
+
+START_SECONDS = 120.0
+"""To load a model and to answer its golden set, on a small device."""
+
+END_SECONDS = 2.0
+"""To end when it is asked to."""
+
+_READ_AHEAD = 2**20
+
+_SMALL = 2**17
+"""Bytes that are copied sooner than they are written by themselves."""
+
+_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",  # more of them keep tens of MB for threads that hardly allocate
+    "MALLOC_TRIM_THRESHOLD_": str(8 * 2**20),  # what a large image took is given back
+    "OMP_NUM_THREADS": "1",
+}
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM})
+_TOLD = msgspec.json.Decoder(Ready | Refusal | Answer | Picture)
+
+
+@dataclass(eq=False)
+class Job:
+    """What is asked, and what waits for its end: ``done`` is what was told and its payload.
+
+    Times by ``time.monotonic``; began: when nothing was before it any more. tries: how often.
+    """
+
+    ask: Ask
+    payload: bytes
+    done: asyncio.Future[tuple[Any, bytes]]
+    asked: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    tries: int = 0
+
+    def end(self, told: Any, payload: bytes = b"") -> None:
+        """Whoever waited may have gone."""
+        if not self.done.done():
+            self.done.set_result((told, payload))
+
+    def fail(self, error: Exception) -> None:
+        """There will be no answer."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Child:
+    """Answers jobs in the order in which they are sent, each within ``seconds``.
+
+    sent: those without an answer yet; the first is the one that is being answered.
+    is_late: it was ended because the first took too long.
+    """
+
+    def __init__(self, process: Process, seconds: float) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._seconds = process, seconds
+        self._requests, self._answers = process.stdin, process.stdout
+        self._watch: asyncio.TimerHandle | None = None
+        self.sent: deque[Job] = deque()
+        self.is_late = False
+
+    @classmethod
+    async def start(cls, setup: Setup, seconds: float) -> Child:
+        """A process that loads what ``setup`` says. Raises MachineFault."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "medimg_edge.kiosk.answers_child"),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,  # libraries quote there what files hold
+                limit=_READ_AHEAD,
+                env=_ENVIRONMENT | os.environ,
+                start_new_session=True,  # what ends a group, such as Ctrl-C, ends us alone
+            )
+        except (OSError, TypeError) as error:  # no memory, or no Python to start
+            raise MachineFault(
+                f"Images are answered by a process of their own, and {sys.executable or 'Python'} "
+                "cannot be started for it. Free memory."
+            ) from error
+        child = cls(process, seconds)
+        child._write(packed(setup, 0), b"")
+        return child
+
+    async def ready(self) -> Ready | Refusal | None:
+        """What it says once it has loaded; None where it is gone, or silent for too long."""
+        self._watched(START_SECONDS)
+        found = await self._receive()
+        self._watched(None)
+        return found[0] if found is not None else None
+
+    def send(self, job: Job) -> None:
+        """Have a job answered; what is answered before it may still be on its way."""
+        job.tries += 1
+        self._write(packed(job.ask, len(job.payload)), job.payload)
+        self.sent.append(job)
+        if len(self.sent) == 1:
+            self._begin(job)
+
+    async def answered(self) -> bool:
+        """Wait until the first of ``sent`` has its answer; False where the process is gone."""
+        found = await self._receive()
+        if found is None or not self.sent:
+            return False
+        self.sent.popleft().end(*found)
+        self._watched(None)
+        if self.sent:
+            self._begin(self.sent[0])
+        return True
+
+    async def ended(self) -> int:
+        """End it if it runs, and return how it ended: its code, or a signal as a negative one."""
+        self._watched(None)
+        self._kill()
+        with suppress(OSError):
+            self._requests.close()
+        return await self._process.wait()
+
+    async def end(self) -> None:
+        """Let it end by itself."""
+        self._watched(None)
+        with suppress(OSError):
+            self._requests.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), END_SECONDS)
+        await self.ended()
+
+    def _begin(self, job: Job) -> None:
+        job.began = time.monotonic()
+        self._watched(self._seconds)
+
+    def _watched(self, seconds: float | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        later = asyncio.get_running_loop().call_later
+        self._watch = None if seconds is None else later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self.is_late = True
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                # Not by subprocess, which would ask how it ended and leave nothing for asyncio.
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    def _write(self, head: bytes, payload: bytes) -> None:
+        with suppress(OSError, RuntimeError):  # it is gone, which reading tells
+            if len(payload) < _SMALL:
+                self._requests.write(head + payload)
+            else:
+                self._requests.write(head)
+                self._requests.write(payload)
+
+    async def _receive(self) -> tuple[Any, bytes] | None:
+        try:
+            head = await self._answers.readexactly(HEAD.size)
+            length, payload_bytes = HEAD.unpack(head)
+            told = _TOLD.decode(await self._answers.readexactly(length))
+            return told, await self._answers.readexactly(payload_bytes)
+        except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError):
+            return None
+
+
+def is_from_outside(code: int) -> bool:
+    """Whether somebody ended the process, such as a system that is short of memory."""
+    return -code in _FROM_OUTSIDE

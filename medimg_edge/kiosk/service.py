@@ -1,0 +1,70 @@
+"""The service: its parts, put together and run until a signal ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.errors import InputMissing
+from medimg_edge.kiosk import server
+from medimg_edge.kiosk.answers import Answers
+from medimg_edge.kiosk.app import create_app
+from medimg_edge.kiosk.inbox import Inbox
+from medimg_edge.kiosk.ledger import Ledger
+from medimg_edge.kiosk.log import Log
+from medimg_edge.kiosk.pictures import Pictures
+from medimg_edge.kiosk.settings import Settings
+from medimg_edge.kiosk.station import Station
+from medimg_edge.kiosk.wire import Retention
+
+
+def run(
+    bundle: str | PathLike[str],
+    settings: Settings,
+    *,
+    folder: Path,
+    watched: tuple[Path, ...] = (),
+    retention: Retention,
+    artifact: str = "auto",
+    profile: str | None = "auto",
+    force: bool = False,
+    started: Callable[[str], None],
+) -> int:
+    """Serve until a signal ends it, and return its number.
+
+    folder: of the record and the pictures; one process may use it. watched: folders whose images
+    are offered. started: called with the URL.
+
+    Raises what ``Bundle.open`` does, ServiceRefused, WriteError, LedgerError, InputMissing.
+    """
+    opened = Bundle.open(bundle)
+    opened.artifact(artifact)
+    _require_folders(watched)
+    log = Log(as_json=settings.log_json)
+    ledger = Ledger(folder)
+    station = Station(
+        answers=Answers(
+            bundle=opened.path,
+            artifact=artifact,
+            profile=profile,
+            force=force,
+            limits=settings.limits,
+            log=log,
+        ),
+        ledger=ledger,
+        pictures=Pictures(folder / "pictures", keep_days=retention.images_days),
+        inbox=Inbox(watched),
+        folder=folder,
+        limits=settings.limits,
+        retention=retention,
+        log=log,
+    )
+    return server.serve(create_app(station, settings, log), settings, log=log, started=started)
+
+
+def _require_folders(folders: tuple[Path, ...]) -> None:
+    for each in folders:
+        if not each.is_dir():
+            raise InputMissing(f"{each} is no folder. To be watched, it has to be there.")

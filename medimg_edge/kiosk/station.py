@@ -1,0 +1,219 @@
+"""The station: takes an image, has it answered, keeps the answer, and only then tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from medimg_edge.errors import (
+    DiskLow,
+    KeyInUse,
+    KeyReused,
+    MachineFault,
+    MedimgEdgeError,
+    NotFound,
+    PictureGone,
+)
+from medimg_edge.kiosk.answers import Answered, Answers
+from medimg_edge.kiosk.body import Room
+from medimg_edge.kiosk.inbox import Inbox
+from medimg_edge.kiosk.kept import Kept, New, Source, Timings
+from medimg_edge.kiosk.ledger import Ledger
+from medimg_edge.kiosk.log import Log
+from medimg_edge.kiosk.metrics import Metrics
+from medimg_edge.kiosk.pictures import Pictures
+from medimg_edge.kiosk.problems import error_of
+from medimg_edge.kiosk.settings import Limits
+from medimg_edge.kiosk.wire import Prediction, Retention, prediction
+
+BODIES = 4
+"""Of the largest size, that memory holds at a time."""
+
+SWEEP_SECONDS = 3600.0
+"""How often it is looked for what is older than is kept."""
+
+
+class Told(NamedTuple):
+    """An image's entry in the record. error: what it ended in where it has no answer."""
+
+    kept: Kept
+    error: MedimgEdgeError | None
+    is_replayed: bool = False
+
+
+class Station:
+    """What the routes speak to. All of its folder is its own; one process may use it."""
+
+    def __init__(
+        self,
+        *,
+        answers: Answers,
+        ledger: Ledger,
+        pictures: Pictures,
+        inbox: Inbox,
+        folder: Path,
+        limits: Limits,
+        retention: Retention,
+        log: Log,
+    ) -> None:
+        self.answers, self.ledger, self.pictures, self.inbox = answers, ledger, pictures, inbox
+        self.limits, self.retention = limits, retention
+        self._folder, self._log = folder, log
+        self.room = Room(BODIES * limits.body_bytes)
+        self._keys: set[str] = set()
+        self.metrics = Metrics(
+            waiting=lambda: answers.waiting,
+            is_ready=lambda: answers.state == "ready",
+            entries=lambda: ledger.entries,
+            free_bytes=self._free,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Answer while the block runs, and let go of what is older than is kept."""
+        await self.answers.start()
+        sweeping = asyncio.create_task(self._sweep_again_and_again())
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await self.answers.stop()
+            self.ledger.close()
+
+    async def predict(
+        self, data: bytes, *, source: Source, frame: int | None = None, key: str | None = None
+    ) -> Told:
+        """Answer an image, keep the answer, tell it: an image has an entry before it has a result.
+
+        key: an Idempotency-Key. With one that came before, what was told then is told again.
+        Raises NotReady, Busy, DiskLow, WriteError, MachineFault, KeyReused, KeyInUse.
+        """
+        content = hashlib.sha256(data).hexdigest()
+        if key is None:
+            return await self._answered(data, source, frame, content, None)
+        hashed = hashlib.sha256(key.encode()).hexdigest()
+        if hashed in self._keys:
+            raise KeyInUse("The first request with this Idempotency-Key is still being answered.")
+        self._keys.add(hashed)
+        try:
+            return await asyncio.to_thread(self._replayed, hashed, content, frame) or (
+                await self._answered(data, source, frame, content, hashed)
+            )
+        finally:
+            self._keys.discard(hashed)
+
+    def kept(self, name: str) -> Kept:
+        """An answer by its id. Raises NotFound."""
+        found = self.ledger.get(name)
+        if found is None:
+            raise NotFound("There is no prediction with that id; it may be older than is kept.")
+        return found
+
+    def shown(self, kept: Kept) -> Prediction:
+        """An answer as it is told, with whether it can be drawn now."""
+        return prediction(kept, picture=self.pictures.has(kept.id))
+
+    def view(self, name: str) -> bytes:
+        """What an answer is drawn from. Raises NotFound, PictureGone."""
+        view = self.pictures.get(name)
+        if view is None:
+            self.kept(name)
+            days = self.retention.images_days
+            kept = f"for {days:g} days" if days else "not kept; `serve --keep-images DAYS` does"
+            raise PictureGone(f"The picture is not there any more. Pictures are {kept}.")
+        return view
+
+    async def _answered(
+        self, data: bytes, source: Source, frame: int | None, content: str, key: str | None
+    ) -> Told:
+        self.answers.require_ready()
+        self._require_room()
+        name = secrets.token_hex(16)
+        answered = await self.answers.answer(data, name=name, frame=frame)
+        if answered.code == MachineFault.code:
+            raise MachineFault(_message(answered))
+        new = New(
+            id=name,
+            source=source,
+            input_sha256=content,
+            record=answered.record,
+            timings=Timings(waited_ms=answered.waited_ms, answer_ms=answered.answer_ms),
+            operating_points=self._points,
+            key=key,
+        )
+        return await asyncio.shield(self._keep(new, answered, data))
+
+    async def _keep(self, new: New, answered: Answered, data: bytes) -> Told:
+        """Not to be cancelled: a client that went away has been answered."""
+        if answered.view is not None:
+            if self.pictures.on_disk:
+                await asyncio.to_thread(self.pictures.put, new.id, answered.view, data)
+            else:
+                self.pictures.put(new.id, answered.view, data)
+        kept = await asyncio.wrap_future(self.ledger.append(new))
+        self._count(answered)
+        error = error_of(answered.code, _message(answered)) if answered.code else None
+        return Told(kept, error)
+
+    def _replayed(self, key: str, content: str, frame: int | None) -> Told | None:
+        found = self.ledger.of_key(key)
+        if found is None:
+            return None
+        kept = self.kept(found)
+        record: dict[str, Any] = msgspec.json.decode(kept.record)
+        if kept.input_sha256 != content or frame not in (None, record.get("frame")):
+            raise KeyReused(
+                "This Idempotency-Key came with another image or frame before. Give each image a "
+                "key of its own."
+            )
+        code = record.get("code")
+        return Told(kept, error_of(code, record["message"]) if code else None, is_replayed=True)
+
+    def _count(self, answered: Answered) -> None:
+        self.metrics.image(answered.status, answered.code, answered.waited_ms, answered.answer_ms)
+        for each in msgspec.json.decode(answered.record).get("findings", ()):
+            self.metrics.decision(each["label"], each["decision"])
+
+    @property
+    def _points(self) -> bytes:
+        facts = self.answers.facts
+        return msgspec.json.encode(facts.operating_points if facts else {})
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
+    def _require_room(self) -> None:
+        free = self._free()
+        if free < self.limits.reserve_bytes:
+            raise DiskLow(
+                f"The disk of the record has {free / 1e6:.0f} MB free, and "
+                f"{self.limits.reserve_bytes / 1e6:.0f} MB are needed: new images are not "
+                "answered. Make room on the disk, or keep pictures and records for fewer days."
+            )
+
+    async def _sweep_again_and_again(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._sweep)
+            except MedimgEdgeError as error:
+                self._log("retention failed", code=error.code, message=error.message)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    def _sweep(self) -> None:
+        if self.retention.records_days:
+            removed = self.ledger.prune(self.retention.records_days)
+            if removed:
+                self._log("old entries removed", entries=removed)
+        self.pictures.prune()
+
+
+def _message(answered: Answered) -> str:
+    return msgspec.json.decode(answered.record).get("message", "")
