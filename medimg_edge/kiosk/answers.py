@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from medimg_edge import record
-from medimg_edge.errors import AnswerStopped, Busy, MachineFault, MedimgEdgeError, NotReady
+from medimg_edge.errors import (
+    AnswerStopped,
+    Busy,
+    MachineFault,
+    MedimgEdgeError,
+    NotReady,
+    Unexpected,
+)
 from medimg_edge.kiosk.child import Child, Job, is_from_outside
 from medimg_edge.kiosk.layout import opened
 from medimg_edge.kiosk.messages import (
@@ -66,7 +73,8 @@ class Answers:
     """One image after the other, first come, first served. For one event loop.
 
     bundle: its folder. artifact, profile, force: see ``Classifier``; artifact ``auto`` is also what
-    ``tune`` chose. log: is told what an operator should know.
+    ``tune`` chose. log: is told what an operator should know. ready: is called once, when the
+    golden set has passed.
 
     state: ``ready`` once the golden set has passed, also while a process that was ended is
         replaced, for then images wait; ``refused`` where this bundle must not answer here.
@@ -82,13 +90,15 @@ class Answers:
         force: bool = False,
         limits: Limits,
         log: Callable[..., None],
+        ready: Callable[[Facts], object] = lambda facts: None,
     ) -> None:
         self._setup = Setup(str(bundle), artifact, profile, force, limits.memory_bytes)
-        self._limits, self._log = limits, log
+        self._limits, self._log, self._ready = limits, log, ready
         self._line: deque[Job] = deque()
         self._bytes = 0
         self._child: Child | None = None
         self._running: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self.state: State = "starting"
         self.facts: Facts | None = None
         self.refusal: MedimgEdgeError | None = None
@@ -96,13 +106,15 @@ class Answers:
     async def start(self) -> None:
         """Begin to load; returns at once."""
         self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(self._stopped)
 
     async def stop(self) -> None:
         """End the process. What still waits gets no answer: NotReady."""
         if self._running is not None:
             self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
+            await asyncio.wait({self._running})
+        if self._ending is not None:
+            await self._ending
         self._give_up(NotReady("The service is being stopped."))
 
     @property
@@ -188,22 +200,29 @@ class Answers:
             if await self._run_one():
                 failures = 0
                 continue
-            self.state = "starting" if self.refusal is None else "refused"
-            self._give_up(
-                self.refusal
-                or NotReady("The process that answers does not start. Try again in some minutes.")
-            )
-            if self.refusal is None:
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-                failures += 1
+            pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+            failures += 1
+            if pause and self.refusal is None:
+                self.state = "starting"
+            if self.state != "ready":
+                self._give_up(
+                    self.refusal
+                    or NotReady("Answering does not start just now. Try again in some minutes.")
+                )
+            await asyncio.sleep(0 if self.refusal else pause)
+
+    def _stopped(self, running: asyncio.Task[None]) -> None:
+        """By a fault of ours, nobody has images answered any more: that has to be told."""
+        if not running.cancelled() and (error := running.exception()) is not None:
+            self._refuse(Unexpected(f"A fault of medimg-edge: {error!r}. Start it again."))
+            self._give_up(NotReady("The service has to be started again."))
 
     async def _run_one(self) -> bool:
         """Whether a process started well; returns when it is gone."""
         try:
             child = await Child.start(self._setup, self._limits.answer_seconds)
         except MachineFault as error:
-            self._log("answering does not start", code=error.code, message=error.message)
-            return False
+            return self._does_not_start(error.code, error.message)
         try:
             if not self._is_ready(await child.ready()):
                 return False
@@ -219,7 +238,8 @@ class Answers:
         finally:
             self._child = None
             self._line.extendleft(each for each in reversed(child.sent) if not each.done.done())
-            await asyncio.shield(child.end())
+            self._ending = asyncio.create_task(child.end())
+            await asyncio.shield(self._ending)
 
     def _is_ready(self, told: Ready | Refusal | None) -> bool:
         if isinstance(told, Ready):
@@ -227,15 +247,23 @@ class Answers:
                 self._log(note)
             if self.facts is None:
                 self._log("ready", model=told.facts.name, version=told.facts.version)
+                self._ready(told.facts)
             self.facts, self.state = told.facts, "ready"
             return True
         if told is None:
-            self._log("answering does not start", message="its process is gone, or is silent")
-            return False
-        self._log("answering does not start", code=told.code, message=told.message)
+            return self._does_not_start(None, "its process is gone, or is silent")
         if not told.passing:
-            self.refusal = error_of(told.code, told.message)
+            self._refuse(error_of(told.code, told.message))
+        return self._does_not_start(told.code, told.message)
+
+    def _does_not_start(self, code: str | None, message: str) -> Literal[False]:
+        self._log("answering does not start", code=code, message=message)
+        if self.refusal is None:
+            self.state = "starting"
         return False
+
+    def _refuse(self, error: MedimgEdgeError) -> None:
+        self.refusal, self.state = error, "refused"
 
     def _take_back(self, child: Child, code: int) -> None:
         """What was sent to a process that is gone: the first may be what ended it."""

@@ -52,6 +52,7 @@ def run(
             force=force,
             limits=settings.limits,
             log=log,
+            ready=lambda facts: station.started(facts),
         ),
         ledger=ledger,
         pictures=Pictures(folder / "pictures", keep_days=retention.images_days),

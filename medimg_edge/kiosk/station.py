@@ -7,12 +7,14 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from medimg_edge import __version__
 from medimg_edge.errors import (
     DiskLow,
     KeyInUse,
@@ -22,7 +24,7 @@ from medimg_edge.errors import (
     NotFound,
     PictureGone,
 )
-from medimg_edge.kiosk.answers import Answered, Answers
+from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.body import Room
 from medimg_edge.kiosk.inbox import Inbox
 from medimg_edge.kiosk.kept import Kept, New, Source, Timings
@@ -110,6 +112,24 @@ class Station:
         finally:
             self._keys.discard(hashed)
 
+    def started(self, facts: Facts) -> None:
+        """Keep in the record what answers from now on."""
+        told = {
+            "medimg_edge": __version__,
+            "model": {"name": facts.name, "version": facts.version, "hash": facts.hash},
+            "artifact": facts.artifact,
+            "runtime": facts.runtime,
+            "profile": facts.profile,
+        }
+        self.metrics.model(
+            name=facts.name,
+            version=facts.version,
+            hash=facts.hash,
+            artifact=facts.artifact,
+            runtime=facts.runtime,
+        )
+        self.ledger.started(msgspec.json.encode(told)).add_done_callback(self._tell_failure)
+
     def kept(self, name: str) -> Kept:
         """An answer by its id. Raises NotFound."""
         found = self.ledger.get(name)
@@ -181,6 +201,10 @@ class Station:
         self.metrics.image(answered.status, answered.code, answered.waited_ms, answered.answer_ms)
         for each in msgspec.json.decode(answered.record).get("findings", ()):
             self.metrics.decision(each["label"], each["decision"])
+
+    def _tell_failure(self, done: Future) -> None:
+        if (error := done.exception()) is not None:
+            self._log("the start is not in the record", message=str(error))
 
     @property
     def _points(self) -> bytes:

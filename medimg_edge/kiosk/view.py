@@ -105,7 +105,7 @@ class View:
     def heat_layer(self, label: str | None) -> NDArray[np.uint8]:
         """RGBA (H, W, 4) to lie over ``image``: at an opacity of x it is ``overlay`` at that.
 
-        Raises RequestInvalid.
+        Raises NotFound.
         """
         colors, opaque = heatmap.coloured(self._strength(label))
         return np.dstack((colors, np.rint(opaque * 255).astype(np.uint8)))
@@ -113,7 +113,7 @@ class View:
     def overlay(self, label: str | None) -> NDArray[np.uint8]:
         """The image, with the places that speak for a label in colour, RGB (H, W, 3).
 
-        Raises RequestInvalid.
+        Raises NotFound.
         """
         image = self.image()
         base = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

@@ -22,15 +22,17 @@ from pydicom.data import get_testdata_file
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import (
+    BundleMissing,
     Busy,
     FilesDiffer,
     GoldenMismatch,
     MedimgEdgeError,
+    NotFound,
     NotReady,
     PictureGone,
-    RequestInvalid,
+    Unexpected,
 )
-from medimg_edge.kiosk.answers import Answered, Answers
+from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.pictures import header
 from medimg_edge.kiosk.settings import Limits
 from medimg_edge.preprocess import percentiles
@@ -494,9 +496,39 @@ def test_one_that_is_killed_while_it_has_nothing_to_do_is_replaced(frozen, image
         async with ready(frozen) as answers:
             before = child()
             os.kill(before, signal.SIGKILL)
-            await until(lambda: before not in children())
+            await until(lambda: children() not in ([], [before]))
             assert answers.state == "ready"
             assert (await answers.answer(images[0], name="x")).status == "ok"
+
+    run(test())
+
+
+def test_one_that_does_not_start_any_more_is_told(bundle, images):
+    async def test() -> None:
+        async with ready(bundle) as answers:
+            (bundle / "manifest.json").rename(bundle / "gone.json")
+            os.kill(child(), signal.SIGSTOP)
+            asked = [await soon(answers.answer(each, name="x")) for each in images]
+            os.kill(child(), signal.SIGKILL)
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(each) for each in found} == {BundleMissing}
+            assert answers.state == "refused"
+
+    run(test())
+
+
+def test_a_fault_of_ours_is_told(frozen):
+    def faulty(facts: Facts) -> None:
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        answers = Answers(bundle=frozen, limits=Limits(), log=log, ready=faulty)
+        await answers.start()
+        await until(lambda: answers.state != "starting")
+        with pytest.raises(Unexpected, match="ZeroDivisionError"):
+            answers.require_ready()
+        await answers.stop()
+        assert children() == []
 
     run(test())
 
@@ -523,7 +555,7 @@ def test_pictures_are_drawn(frozen, images):
             assert np.array_equal(image, decoded(images[0]))
             assert decoded(await answers.render(view, "heat", None)).shape == (64, 64, 4)
             assert decoded(await answers.render(view, "overlay", label)).shape == (64, 64, 3)
-            with pytest.raises(RequestInvalid):
+            with pytest.raises(NotFound):
                 await answers.render(view, "heat", "<script>")
             with pytest.raises(PictureGone):
                 await answers.render(view[:-1], "image", None)

@@ -14,7 +14,7 @@ import pytest
 from medimg_edge import manifest as m
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier, Prediction
-from medimg_edge.errors import PictureGone, RequestInvalid
+from medimg_edge.errors import NotFound, PictureGone
 from medimg_edge.heatmap import OPACITY
 from medimg_edge.image import Image, Range, Table, Window
 from medimg_edge.kiosk.layout import opened
@@ -134,7 +134,7 @@ def test_a_rejected_image_is_shown_as_a_display_would(manifest):
     spec = with_spec(manifest, intensity=LUNG)
     view = View.of(Image(LEVELS_8, Range(0, 255), "png"), spec, None)
     assert np.array_equal(view.image(), LEVELS_8[0, ..., 0])
-    with pytest.raises(RequestInvalid, match="no heatmap"):
+    with pytest.raises(NotFound, match="no heatmap"):
         view.overlay(None)
 
 
@@ -215,7 +215,7 @@ def test_each_label_has_its_own(mean_bundle):
     assert view.layout.label == "b"  # the most probable
     assert view.heat_layer("a")[32, 32, 3] > 200
     assert view.heat_layer("b")[32, 32, 3] == 0
-    with pytest.raises(RequestInvalid, match="a, b"):
+    with pytest.raises(NotFound, match="a, b"):
         view.heat_layer("../c")
 
 
