@@ -3,8 +3,6 @@
 An input ends in one ``Answer`` or one ``Failure``; a Failure carries no probability.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -146,7 +144,7 @@ def failure(
     )
 
 
-def dicom(header: Header, name_of: Callable[[str], str | None] | None = None) -> Dicom:
+def dicom(header: "Header", name_of: Callable[[str], str | None] | None = None) -> Dicom:
     """What a record tells of a header. name_of: what stands for a UID; without it none is told."""
 
     def named(uid: str | None) -> str | None:
