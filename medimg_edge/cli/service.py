@@ -48,7 +48,9 @@ def serve(
     keep_images: Annotated[
         float | None,
         typer.Option(
-            metavar="DAYS", min=0, help="Keep images and their pictures. Default: they are not."
+            metavar="DAYS",
+            min=0,
+            help="Keep images and their pictures. Default: none, and what was kept is removed.",
         ),
     ] = None,
     keep_records: Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import sys
 import tempfile
@@ -19,17 +20,23 @@ READY, PIXELS, DAMAGED, MACHINE = b"R", b"P", b"D", b"M"
 MEMORY = 3 * 2**30
 """Of address space, in bytes: more than the largest image needs."""
 
+SECONDS = 60
+"""For a frame. Whoever asked ends it then; this is for where that one was ended before."""
+
 
 def main() -> None:
     """Answer until there are no more requests."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing but answers on the pipe
     limit()
+    alarm = getattr(signal, "alarm", int)
     answers.write(READY)
     answers.flush()
     while line := requests.readline():
         request = json.loads(line)
+        alarm(SECONDS)
         kind, pixels = decoded(requests.read(request["bytes"]), request)
+        alarm(0)
         answers.write(kind + struct.pack("<Q", len(pixels)) + pixels)
         answers.flush()
 

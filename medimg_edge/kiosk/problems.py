@@ -52,6 +52,9 @@ STATUS: dict[type[MedimgEdgeError], int] = {
 }
 """Every error that a request can end in, and its status; a fault of medimg-edge itself is 500."""
 
+_REFUSALS = (errors.BundleError, errors.ModelLoad, errors.ExtraMissing)
+"""Of a bundle that was changed, or a runtime that was removed, since the service started."""
+
 RETRY_AFTER_SECONDS = 2
 
 REJECTED = frozenset(each.code for each in STATUS if issubclass(each, errors.Rejected))
@@ -77,7 +80,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 def problem(error: MedimgEdgeError, *, prediction: str | None = None) -> Response:
     """The response that tells an error."""
-    status = STATUS.get(type(error), 500)
+    status = STATUS.get(type(error), 503 if isinstance(error, _REFUSALS) else 500)
     told = Problem(
         type="about:blank",
         title=HTTPStatus(status).phrase,

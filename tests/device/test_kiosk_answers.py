@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -355,10 +355,14 @@ def test_it_ends_with_a_service_that_is_killed(frozen, how):
         if how == "stopped":
             os.kill(process, signal.SIGSTOP)
         parent.kill()
-    end = time.monotonic() + 2
-    while _runs(process):
-        assert time.monotonic() < end, "it outlives the service"
-        time.sleep(0.02)
+    try:
+        end = time.monotonic() + 2
+        while _runs(process):
+            assert time.monotonic() < end, "it outlives the service"
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _runs(process: int) -> bool:
