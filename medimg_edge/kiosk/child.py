@@ -112,10 +112,10 @@ class Child:
     def send(self, job: Job) -> None:
         """Have a job answered; what is answered before it may still be on its way."""
         job.tries += 1
-        self._write(packed(job.ask, len(job.payload)), job.payload)
         self.sent.append(job)
         if len(self.sent) == 1:
             self._begin(job)
+        self._write(packed(job.ask, len(job.payload)), job.payload)
 
     async def answered(self) -> bool:
         """Wait until the first of ``sent`` has its answer; False where the process is gone."""
