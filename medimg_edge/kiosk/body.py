@@ -6,6 +6,7 @@ that a client that sends all of it before it reads is told.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import Any, NoReturn
 
@@ -32,6 +33,9 @@ FILE = "file"
 
 JSON_BYTES = 16 * 1024
 _PART_HEADERS, _PART_HEADER_BYTES = 8, 4096
+
+# What is wrong with a form is told to who sent it.
+logging.getLogger("python_multipart.multipart").disabled = True
 
 
 class Room:

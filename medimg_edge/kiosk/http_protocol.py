@@ -16,28 +16,21 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from medimg_edge.errors import MedimgEdgeError, ReceiveDeadline, RequestInvalid
+from medimg_edge.errors import ReceiveDeadline
 from medimg_edge.kiosk import framing
 from medimg_edge.kiosk.entrance import Places
 from medimg_edge.kiosk.guard import FAULT
 from medimg_edge.kiosk.log import Log
-from medimg_edge.kiosk.problems import MEDIA_TYPE, Problem
+from medimg_edge.kiosk.refusals import HEAD_BYTES, refusal
 from medimg_edge.kiosk.settings import Limits
-
-HEAD_BYTES = 16 * 1024
-"""Of a request's line and headers, and of whatever else is no body."""
 
 PIPELINED = 8
 """Requests on one connection that may wait for the responses to those before."""
 
 SEND_SECONDS = 60.0
 """For a client to read what it is sent."""
-
-IDLE_SECONDS = 5
-"""For a connection without a request."""
 
 LINGER_SECONDS = 1.0
 """For a client that has done something wrong to read so."""
@@ -99,9 +92,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._tcp is None and not self.accept(transport):
             self._is_deaf = True
         super().connection_made(transport)
-        early, self._early = bytes(self._early), bytearray()
-        if early:
-            self.data_received(early)
+        if self._early:
+            self.data_received(bytes(self._early))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of every way that a connection can take."""
@@ -164,12 +156,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.transport = cast(asyncio.Transport, _Outlet(self))
 
     def on_chunk_header(self) -> None:
-        """The size of a chunk."""
+        """The size of a chunk, and as ``on_chunk_complete`` its end."""
         self._quiet_bytes = 0
 
-    def on_chunk_complete(self) -> None:
-        """The end of a chunk."""
-        self._quiet_bytes = 0
+    on_chunk_complete = on_chunk_header
 
     def on_body(self, body: bytes) -> None:
         """Part of the body, which nobody waits for once it is answered."""
@@ -188,8 +178,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._since = self.loop.time()
             if self._is_closing:
                 self.transport.close()
-            else:
-                self._start_idling()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """The last byte of a response is written, if not read."""
@@ -243,8 +234,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_receiving(self) -> None:
         if self._receiving is None:
-            seconds = self._limits.receive_seconds
-            self._receiving = self.loop.call_later(seconds, self._receiving_ended)
+            self._receiving = self.loop.call_later(
+                self._limits.receive_seconds, self._receiving_ended
+            )
 
     def _stop_receiving(self) -> None:
         if self._receiving is not None:
@@ -272,25 +264,20 @@ class HttpProtocol(HttpToolsProtocol):
         layers = {self.transport, self._tcp} - {None}
         return sum(cast(asyncio.Transport, each).get_write_buffer_size() for each in layers)
 
-    def _start_idling(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-
     def _refuse(self, status: HTTPStatus) -> None:
         """Say what is wrong, unless that would be taken for the response to another request."""
         self._is_deaf = True
         if not self._may_tell():
             self.drop()
             return
-        error = _error(status)
+        code, response = refusal(status, self.server_state.default_headers)
         if self._in_body:
-            self.cycle.scope[FAULT] = status.value, error.code  # type: ignore[typeddict-unknown-key]
+            self.cycle.scope[FAULT] = status.value, code  # type: ignore[typeddict-unknown-key]
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         else:
-            self._log("refused", status=status.value, code=error.code)
-        self.transport.write(self._response(status, error))
+            self._log("refused", status=status.value, code=code)
+        self.transport.write(response)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.drop)
@@ -302,26 +289,6 @@ class HttpProtocol(HttpToolsProtocol):
             return not self.cycle.response_started
         return self.cycle is None or self.cycle.response_complete
 
-    def _response(self, status: HTTPStatus, error: MedimgEdgeError) -> bytes:
-        told = Problem(
-            type="about:blank",
-            title=status.phrase,
-            status=status,
-            code=error.code,
-            detail=error.message,
-            rejected=False,
-        )
-        body = msgspec.json.encode(told)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
-        lines += [b"%s: %s" % each for each in headers]
-        return b"\r\n".join([*lines, b"", body])
-
 
 class _Outlet:
     """The transport of a request's cycle."""
@@ -332,11 +299,3 @@ class _Outlet:
 
     def is_closing(self) -> bool:
         return self._protocol.is_closing
-
-
-def _error(status: HTTPStatus) -> MedimgEdgeError:
-    if status is HTTPStatus.REQUEST_TIMEOUT:
-        return ReceiveDeadline("The request did not arrive in time. Send it again, faster.")
-    if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return RequestInvalid(f"The request's headers are larger than {HEAD_BYTES:,} bytes.")
-    return RequestInvalid("The request is not HTTP/1.1 as this server reads it.")

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -78,6 +79,14 @@ class GuardedProcess:
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log().splitlines()]
+
+    def has_told(self, **values: object) -> bool:
+        """Whether a line of the log has these; it may follow the response by a moment."""
+        for _ in range(100):
+            if any(values.items() <= each.items() for each in self.events()):
+                return True
+            time.sleep(0.02)
+        return False
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
