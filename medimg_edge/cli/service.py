@@ -49,13 +49,13 @@ def serve(
         float | None,
         typer.Option(
             metavar="DAYS",
-            min=0,
+            min=1,
             help="Keep images and their pictures. Default: none, and what was kept is removed.",
         ),
     ] = None,
     keep_records: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="Remove older records. Default: none."),
+        typer.Option(metavar="DAYS", min=1, help="Remove older records. Default: none."),
     ] = None,
     token_file: Annotated[
         Path | None,

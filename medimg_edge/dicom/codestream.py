@@ -136,8 +136,8 @@ def _check_end(encoded: bytes, start: bytes) -> None:
     """It begins and ends as a codestream does; padding may follow."""
     if not encoded.startswith(start):
         raise DicomInvalid(
-            f"The compressed pixels begin with {encoded[:4]!r}, which is not what the transfer "
-            "syntax says. Export the image again."
+            "The compressed pixels do not begin as the transfer syntax says. Export the image "
+            "again."
         )
     if not encoded[-8:].rstrip(b"\0\xff").endswith(_END[1:]) or _END not in encoded[-8:]:
         raise damaged("end without their end marker")

@@ -19,7 +19,7 @@ from medimg_edge.errors import (
     RequestInvalid,
     Unexpected,
 )
-from medimg_edge.kiosk import openapi, page, routes
+from medimg_edge.kiosk import openapi, page, routes, station_routes
 from medimg_edge.kiosk.guard import Guard
 from medimg_edge.kiosk.log import Log
 from medimg_edge.kiosk.problems import problem
@@ -45,9 +45,9 @@ def create_app(station: Station, settings: Settings, log: Log) -> ASGIApp:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for make in (routes.predictions, routes.pictures, routes.inbox, routes.about):
+    for make in (routes.predictions, routes.pictures, routes.inbox, station_routes.about):
         app.include_router(make(station))
-    app.include_router(routes.signing_in(station, settings, sessions))
+    app.include_router(station_routes.signing_in(station, settings, sessions))
     app.state.document = openapi.document(app, token=settings.token is not None)
     described = msgspec.json.encode(app.state.document)
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
+import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -38,6 +41,9 @@ _PART_HEADERS, _PART_HEADER_BYTES = 8, 4096
 logging.getLogger("python_multipart.multipart").disabled = True
 
 
+T = TypeVar("T")
+
+
 class Room:
     """How many bytes the bodies of all requests may take of the memory together."""
 
@@ -61,6 +67,15 @@ class Room:
     def give(self, size: int) -> None:
         """Back what was taken."""
         self._free += size
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Take it for a block. Raises Busy."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
 
 
 class Received:
@@ -102,16 +117,19 @@ async def receive(request: Request, limit: int, room: Room | None = None) -> Rec
     return received
 
 
-async def receive_json(request: Request, limit: int = JSON_BYTES) -> bytes:
-    """A body that says it is JSON, or nothing; whether it is, is the caller's to find.
+async def receive_json(request: Request, kind: type[T], limit: int = JSON_BYTES) -> T:
+    """A body of JSON, which may leave out its Content-Type.
 
-    Raises MediaTypeUnknown, BodyTooLarge, and Starlette's ClientDisconnect.
+    Raises MediaTypeUnknown, BodyTooLarge, RequestInvalid, and Starlette's ClientDisconnect.
     """
     if _media_type(request)[0] not in (JSON, ""):
         raise MediaTypeUnknown(f"The body's Content-Type is not taken. Send {JSON}.")
     raw = _Raw(JSON)
     await _read(request, limit, _Share(None), raw)
-    return raw.whole().data
+    try:
+        return msgspec.json.decode(raw.whole().data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"The body does not fit its schema: {error}.") from error
 
 
 def _media_type(request: Request) -> tuple[str, dict[str, str]]:

@@ -102,12 +102,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        # Of the response to HEAD the server leaves out the body.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        exchange = _Exchange(asked, receive, send)
         began = time.perf_counter()
         try:
             await self._answer(exchange)
         finally:
-            self._tell(exchange, time.perf_counter() - began)
+            self._tell(exchange, scope["method"], time.perf_counter() - began)
 
     async def _answer(self, exchange: _Exchange) -> None:
         try:
@@ -141,10 +143,10 @@ class Guard:
                 "in on the page."
             )
 
-    def _tell(self, exchange: _Exchange, seconds: float) -> None:
+    def _tell(self, exchange: _Exchange, method: str, seconds: float) -> None:
         scope = exchange.scope
         route = getattr(scope.get("route"), "path", None) or "-"
-        method = scope["method"] if scope["method"] in _METHODS else "-"
+        method = method if method in _METHODS else "-"
         status, code = exchange.status, exchange.code
         self._metrics.request(route, method, status, code, seconds)
         ms = round(seconds * 1000, 1)

@@ -43,11 +43,11 @@ _WORDS = {
     "415": "Of a type that is not taken, or not an image.",
     "421": "The Host is not this service's.",
     "422": "The request or the image is not as it has to be; or the model must not answer it.",
-    "500": "The model gave no usable answer, or a fault of medimg-edge itself.",
+    "500": "The record cannot be read, the model gave no number, or medimg-edge is at fault.",
     "503": "Not now: try again after Retry-After.",
     "507": "The disk is full.",
 }
-_ALWAYS = (401, 403, 421)
+_ALWAYS = (401, 403, 421, 500)
 _DESCRIPTION = """A reading station's interface. Decision support, not a diagnosis.
 
 A station that others reach takes requests with `Authorization: Bearer TOKEN`. Errors are

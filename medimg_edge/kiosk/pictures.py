@@ -72,22 +72,31 @@ class Pictures:
                 return True
         return self._may_be(name) and self._path(name, _VIEW).is_file()
 
-    def source(self, name: str) -> bytes | None:
-        """The bytes of the image, where they are kept."""
-        return self._read(name, _SOURCE)
+    def remove(self, name: str) -> None:
+        """Of an image that has no answer after all."""
+        with self._lock:
+            self._bytes -= len(self._views.pop(name, b""))
+        if self._may_be(name):
+            for kind in (_SOURCE, _VIEW):
+                with suppress(OSError):
+                    self._path(name, kind).unlink()
 
     def prune(self, now: float | None = None) -> int:
         """Remove files that are older than is kept, and return how many; all, if none is kept.
 
-        now: seconds since 1970.
+        A file of the future, of a clock that was wrong, ages from now on. now: seconds since 1970.
         """
-        kept_seconds = (self._keep_days or 0) * _DAY_SECONDS
-        oldest = (time.time() if now is None else now) - kept_seconds
-        old = [path for path, written in self._files() if not self.on_disk or written < oldest]
-        for each in old:
+        now = time.time() if now is None else now
+        oldest = now - (self._keep_days or 0) * _DAY_SECONDS
+        removed = 0
+        for path, written in self._files():
             with suppress(OSError):
-                each.unlink()
-        return len(old)
+                if not self.on_disk or written < oldest:
+                    path.unlink()
+                    removed += 1
+                elif written > now:
+                    os.utime(path, (now, now))
+        return removed
 
     def _remember(self, name: str, view: bytes) -> None:
         with self._lock:

@@ -1,29 +1,22 @@
-"""The routes of other programs and of the page, and what those ask who watch over the machine."""
+"""The routes to answers: images in, predictions and their pictures out."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BeforeValidator
 
-from medimg_edge import __version__
-from medimg_edge.errors import MedimgEdgeError, RequestInvalid, TokenMissing
 from medimg_edge.kiosk import wire
 from medimg_edge.kiosk.body import receive, receive_json
-from medimg_edge.kiosk.guard import is_token, shows_who
-from medimg_edge.kiosk.metrics import MEDIA_TYPE
-from medimg_edge.kiosk.openapi import BYTES, JSON, PNG, binary, takes_image, takes_json, told
+from medimg_edge.kiosk.openapi import BYTES, PNG, binary, takes_image, takes_json, told
 from medimg_edge.kiosk.pictures import header, samples
 from medimg_edge.kiosk.problems import problem
-from medimg_edge.kiosk.sessions import COOKIE, Sessions
-from medimg_edge.kiosk.settings import Settings
 from medimg_edge.kiosk.station import Station, Told
-
-Struct = TypeVar("Struct", bound=msgspec.Struct)
+from medimg_edge.kiosk.wire import respond
 
 
 def rfc3339(text: str) -> datetime:
@@ -44,7 +37,7 @@ Key = Annotated[
         min_length=1,
         max_length=200,
         pattern="^[!-~]+$",
-        description="A word of your own for this image: a request again gives the first answer.",
+        description="A word of your own for this image and frame, to repeat a request by.",
     ),
 ]
 Time = Annotated[datetime, BeforeValidator(rfc3339)]
@@ -74,7 +67,7 @@ def predictions(station: Station) -> APIRouter:
             station, await station.predict(received.data, source="upload", frame=frame, key=key)
         )
 
-    @router.get("", responses=told(wire.Page, 422))
+    @router.get("", responses=told(wire.Page, 422, 507))
     def page(
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         before: Annotated[
@@ -100,12 +93,12 @@ def predictions(station: Station) -> APIRouter:
             input_sha256=input_sha256,
             acknowledged=acknowledged,
         )
-        return _json(wire.Page(tuple(map(station.shown, found)), following))
+        return respond(wire.Page(tuple(map(station.shown, found)), following))
 
-    @router.get("/{id}", responses=told(wire.Prediction, 404))
+    @router.get("/{id}", responses=told(wire.Prediction, 404, 507))
     def prediction(id: Id) -> Response:  # noqa: A002 - what the interface calls it
         """One image and its answer."""
-        return _json(station.shown(station.kept(id)))
+        return respond(station.shown(station.kept(id)))
 
     @router.put(
         "/{id}/acknowledgement",
@@ -114,10 +107,10 @@ def predictions(station: Station) -> APIRouter:
     )
     async def acknowledge(request: Request, id: Id) -> Response:  # noqa: A002
         """Say that somebody has seen an answer, with a comment; the newest one is told."""
-        given = _parsed(await receive_json(request), wire.Acknowledgement)
+        given = await receive_json(request, wire.Acknowledgement)
         await asyncio.to_thread(station.kept, id)
         await asyncio.wrap_future(station.ledger.acknowledge(id, given.comment))
-        return _json(station.shown(await asyncio.to_thread(station.kept, id)))
+        return respond(station.shown(await asyncio.to_thread(station.kept, id)))
 
     return router
 
@@ -126,7 +119,7 @@ def pictures(station: Station) -> APIRouter:
     """What an answer is drawn from."""
     router = APIRouter(prefix="/v1/predictions/{id}", tags=["pictures"])
 
-    @router.get("/image", response_class=Response, responses=binary(PNG, 404, 503))
+    @router.get("/image", response_class=Response, responses=binary(PNG, 404, 422, 503))
     async def image(id: Id) -> Response:  # noqa: A002
         """The image as it is displayed, the longer side at most 1024 pixels."""
         view = await asyncio.to_thread(station.view, id)
@@ -169,7 +162,7 @@ def inbox(station: Station) -> APIRouter:
         """What lies there, the newest first."""
         found = station.inbox.look()
         listed = tuple(wire.InboxItem(**each._asdict()) for each in found.items)
-        return _json(wire.InboxItems(listed, tuple(found.notes)))
+        return respond(wire.InboxItems(listed, tuple(found.notes)))
 
     @router.post(
         "/{id}/predictions",
@@ -181,102 +174,9 @@ def inbox(station: Station) -> APIRouter:
         frame: Frame = None,
     ) -> Response:
         """Answer one of them; it stays where it is."""
-        limit = station.limits.body_bytes
-        data, kind = await asyncio.to_thread(station.inbox.read, id, limit)
-        return _answer(station, await station.predict(data, source=kind, frame=frame))
+        return _answer(station, await station.predict_item(id, frame=frame))
 
     return router
-
-
-def about(station: Station) -> APIRouter:
-    """What answers here, and how it does."""
-    router = APIRouter(tags=["station"])
-
-    @router.get("/v1/model", responses=told(wire.About, 503))
-    def model() -> Response:
-        """What answers, for whom it is, and how good it was."""
-        station.answers.require_ready()
-        assert station.answers.facts is not None
-        return _json(wire.About(__version__, station.answers.facts))
-
-    @router.get("/healthz", responses=told(wire.Health))
-    async def healthz() -> Response:
-        """That the service is alive."""
-        return _json(wire.Health("alive"))
-
-    @router.get("/readyz", responses=told(wire.Health, 503))
-    async def readyz() -> Response:
-        """That the golden set has passed since the start."""
-        station.answers.require_ready()
-        return _json(wire.Health("ready"))
-
-    @router.get("/metrics", response_class=Response, responses=binary("text/plain"))
-    def metrics() -> Response:
-        """For Prometheus."""
-        return Response(station.metrics.text(), media_type=MEDIA_TYPE)
-
-    return router
-
-
-def signing_in(station: Station, settings: Settings, sessions: Sessions) -> APIRouter:
-    """How a page begins, and a browser's session where a token is needed."""
-    router = APIRouter(prefix="/v1", tags=["station"])
-
-    @router.get("/station", responses=told(wire.StationState))
-    def state(request: Request) -> Response:
-        """How the station is."""
-        return _json(_state(station, settings, shows_who(request.scope, settings, sessions)))
-
-    @router.put(
-        "/session",
-        status_code=204,
-        responses=told(None, 413, 415, 422, success=204),
-        openapi_extra=takes_json(wire.SignIn),
-    )
-    async def sign_in(request: Request) -> Response:
-        """Show the token once, and get a cookie."""
-        given = _parsed(await receive_json(request), wire.SignIn)
-        if settings.token is None or not is_token(given.token, settings.token):
-            raise TokenMissing("That is not this station's token.")
-        response = Response(status_code=204)
-        response.set_cookie(
-            COOKIE,
-            sessions.create(),
-            httponly=True,
-            samesite="strict",
-            secure=settings.tls is not None,
-        )
-        return response
-
-    @router.delete("/session", status_code=204, responses=told(None, success=204))
-    async def sign_out(request: Request) -> Response:
-        """End the session of the cookie."""
-        sessions.end(request.cookies.get(COOKIE, ""))
-        response = Response(status_code=204)
-        response.delete_cookie(COOKIE)
-        return response
-
-    return router
-
-
-def _state(station: Station, settings: Settings, signed_in: bool) -> wire.StationState:
-    told_to_all = {
-        "token_required": settings.token is not None,
-        "signed_in": signed_in,
-        "state": station.answers.state,
-        "medimg_edge": __version__,
-    }
-    if not signed_in:
-        return wire.StationState(**told_to_all)
-    refusal: MedimgEdgeError | None = station.answers.refusal
-    return wire.StationState(
-        **told_to_all,
-        code=refusal.code if refusal else None,
-        message=refusal.message if refusal else None,
-        inbox=station.inbox.is_watching,
-        retention=station.retention,
-        record=wire.LedgerState(station.ledger.entries, station.ledger.head),
-    )
 
 
 def _answer(station: Station, found: Told) -> Response:
@@ -285,20 +185,9 @@ def _answer(station: Station, found: Told) -> Response:
     headers = {"Location": f"/v1/predictions/{found.kept.id}"}
     if found.is_replayed:
         headers["Idempotent-Replayed"] = "true"
-    return _json(station.shown(found.kept), 200 if found.is_replayed else 201, headers)
+    return respond(station.shown(found.kept), 200 if found.is_replayed else 201, headers)
 
 
 def _sample_headers(facts: dict[str, Any]) -> dict[str, str]:
     names = ("rows", "columns", "channels", "bits", "low", "high", "inverted", "slope", "intercept")
     return {f"X-{name.capitalize()}": str(facts[name]) for name in names}
-
-
-def _parsed(data: bytes, kind: type[Struct]) -> Struct:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"The body does not fit its schema: {error}.") from error
-
-
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, JSON)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import InputMissing
+from medimg_edge.errors import InputMissing, WriteError
 from medimg_edge.kiosk import server
 from medimg_edge.kiosk.answers import Answers
 from medimg_edge.kiosk.app import create_app
@@ -18,6 +20,9 @@ from medimg_edge.kiosk.pictures import Pictures
 from medimg_edge.kiosk.settings import Settings
 from medimg_edge.kiosk.station import Station
 from medimg_edge.kiosk.wire import Retention
+
+LEAST_BYTES = 10**6
+"""Of free disk, for SQLite to open the record."""
 
 
 def run(
@@ -43,7 +48,9 @@ def run(
     opened.artifact(artifact)
     _require_folders(watched)
     log = Log(as_json=settings.log_json)
-    ledger = Ledger(folder)
+    pictures = Pictures(folder / "pictures", keep_days=retention.images_days)
+    pictures.prune()  # first: what is old may be what fills the disk
+    ledger = _ledger(folder)
     station = Station(
         answers=Answers(
             bundle=opened.path,
@@ -55,7 +62,7 @@ def run(
             ready=lambda facts: station.started(facts),
         ),
         ledger=ledger,
-        pictures=Pictures(folder / "pictures", keep_days=retention.images_days),
+        pictures=pictures,
         inbox=Inbox(watched),
         folder=folder,
         limits=settings.limits,
@@ -63,6 +70,19 @@ def run(
         log=log,
     )
     return server.serve(create_app(station, settings, log), settings, log=log, started=started)
+
+
+def _ledger(folder: Path) -> Ledger:
+    try:
+        return Ledger(folder)
+    except WriteError as error:
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free < LEAST_BYTES:
+                raise WriteError(
+                    f"The disk of {folder} is full: the record cannot be opened. Make room on it, "
+                    "and start again."
+                ) from error
+        raise
 
 
 def _require_folders(folders: tuple[Path, ...]) -> None:

@@ -26,6 +26,7 @@ from medimg_edge.errors import (
 )
 from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.body import Room
+from medimg_edge.kiosk.guard import place
 from medimg_edge.kiosk.inbox import Inbox
 from medimg_edge.kiosk.kept import Kept, New, Source, Timings
 from medimg_edge.kiosk.ledger import Ledger
@@ -36,7 +37,7 @@ from medimg_edge.kiosk.problems import error_of
 from medimg_edge.kiosk.settings import Limits
 from medimg_edge.kiosk.wire import Prediction, Retention, prediction
 
-BODIES = 4
+BODIES = 3
 """Of the largest size, that memory holds at a time."""
 
 SWEEP_SECONDS = 3600.0
@@ -95,18 +96,19 @@ class Station:
     ) -> Told:
         """Answer an image, keep the answer, tell it: an image has an entry before it has a result.
 
-        key: an Idempotency-Key. With one that came before, what was told then is told again.
+        key: an Idempotency-Key, of this image and frame. With one that came before, what was told
+        then is told again.
         Raises NotReady, Busy, DiskLow, WriteError, MachineFault, KeyReused, KeyInUse.
         """
-        content = hashlib.sha256(data).hexdigest()
+        content = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
         if key is None:
             return await self._answered(data, source, frame, content, None)
-        hashed = hashlib.sha256(key.encode()).hexdigest()
+        hashed = hashlib.sha256(f"{key} {frame}".encode()).hexdigest()
         if hashed in self._keys:
             raise KeyInUse("The first request with this Idempotency-Key is still being answered.")
         self._keys.add(hashed)
         try:
-            return await asyncio.to_thread(self._replayed, hashed, content, frame) or (
+            return await asyncio.to_thread(self._replayed, hashed, content) or (
                 await self._answered(data, source, frame, content, hashed)
             )
         finally:
@@ -129,6 +131,16 @@ class Station:
             runtime=facts.runtime,
         )
         self.ledger.started(msgspec.json.encode(told)).add_done_callback(self._tell_failure)
+
+    async def predict_item(self, name: str, *, frame: int | None = None) -> Told:
+        """Answer an image of the inbox, which stays there.
+
+        Raises as ``predict``, and NotFound, BodyTooLarge, InputMissing.
+        """
+        limit = self.limits.body_bytes
+        with self.room.held(limit):
+            data, kind = await asyncio.to_thread(self.inbox.read, name, limit)
+            return await self.predict(data, source=kind, frame=frame)
 
     def kept(self, name: str) -> Kept:
         """An answer by its id. Raises NotFound."""
@@ -178,22 +190,25 @@ class Station:
                 await asyncio.to_thread(self.pictures.put, new.id, answered.view, data)
             else:
                 self.pictures.put(new.id, answered.view, data)
-        kept = await asyncio.wrap_future(self.ledger.append(new))
+        try:
+            kept = await asyncio.wrap_future(self.ledger.append(new))
+        except BaseException:
+            self.pictures.remove(new.id)
+            raise
         self._count(answered)
         error = error_of(answered.code, _message(answered)) if answered.code else None
         return Told(kept, error)
 
-    def _replayed(self, key: str, content: str, frame: int | None) -> Told | None:
+    def _replayed(self, key: str, content: str) -> Told | None:
         found = self.ledger.of_key(key)
         if found is None:
             return None
         kept = self.kept(found)
-        record: dict[str, Any] = msgspec.json.decode(kept.record)
-        if kept.input_sha256 != content or frame not in (None, record.get("frame")):
+        if kept.input_sha256 != content:
             raise KeyReused(
-                "This Idempotency-Key came with another image or frame before. Give each image a "
-                "key of its own."
+                "This Idempotency-Key came with another image before. Give each image its own."
             )
+        record: dict[str, Any] = msgspec.json.decode(kept.record)
         code = record.get("code")
         return Told(kept, error_of(code, record["message"]) if code else None, is_replayed=True)
 
@@ -225,18 +240,23 @@ class Station:
 
     async def _sweep_again_and_again(self) -> None:
         while True:
-            try:
-                await asyncio.to_thread(self._sweep)
-            except MedimgEdgeError as error:
-                self._log("retention failed", code=error.code, message=error.message)
+            for sweep in (self._sweep_pictures, self._sweep_records):
+                try:
+                    await asyncio.to_thread(sweep)
+                except MedimgEdgeError as error:
+                    self._log("retention failed", code=error.code, message=error.message)
+                except Exception as error:  # the edge: a fault must not end what keeps removing
+                    self._log("retention failed", fault=type(error).__name__, place=place(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
-    def _sweep(self) -> None:
-        if self.retention.records_days:
-            removed = self.ledger.prune(self.retention.records_days)
-            if removed:
-                self._log("old entries removed", entries=removed)
-        self.pictures.prune()
+    def _sweep_pictures(self) -> None:
+        if removed := self.pictures.prune():
+            self._log("old pictures removed", files=removed)
+
+    def _sweep_records(self) -> None:
+        days = self.retention.records_days
+        if days and (removed := self.ledger.prune(days)):
+            self._log("old entries removed", entries=removed)
 
 
 def _message(answered: Answered) -> str:

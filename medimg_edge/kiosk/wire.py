@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from starlette.responses import Response
 
 from medimg_edge.kiosk.answers import Facts
 from medimg_edge.kiosk.kept import COMMENT_CHARACTERS, Acknowledged, Kept, Source, Timings
@@ -123,3 +124,8 @@ def prediction(kept: Kept, *, picture: bool) -> Prediction:
         picture=picture,
         acknowledged=kept.acknowledged,
     )
+
+
+def respond(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A response of JSON."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")

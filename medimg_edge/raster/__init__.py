@@ -24,6 +24,18 @@ from medimg_edge.raster.orientation import turn
 
 __all__ = ["read_raster"]
 
+_HEAD = 64
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive or an office document",
+    b"\x1f\x8b": "compressed by gzip",
+    b"GIF8": "a GIF",
+    b"RIFF": "WebP, video or sound",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 file",
+    b"SIMPLE  =": "FITS",
+}
+"""What is given by mistake, by its first bytes."""
+
 
 def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Image:
     """The bytes of a PNG, JPEG or TIFF file -> Image.
@@ -48,9 +60,17 @@ def read_raster(data: bytes, needed: tuple[int, int, int] | None = None) -> Imag
         if data.startswith(signatures):
             return _image(data, source, decode)
     raise NotAnImage(
-        f"The content (it begins with {data[:8]!r}) is not PNG, JPEG, TIFF or DICOM, whatever its "
-        "name says. Convert it to one of these."
+        f"The content is {_kind(data)}, not PNG, JPEG, TIFF or DICOM, whatever its name says. "
+        "Convert it to one of these."
     )
+
+
+def _kind(data: bytes) -> str:
+    """What bytes look like; none of them is told, for a letter may begin with a name."""
+    for signature, kind in _OTHERS.items():
+        if data.startswith(signature):
+            return kind
+    return "text" if data[:_HEAD].isascii() and b"\0" not in data[:_HEAD] else "something else"
 
 
 def _image(data: bytes, source: Source, decode: Decoder) -> Image:
@@ -60,8 +80,8 @@ def _image(data: bytes, source: Source, decode: Decoder) -> Image:
         raise
     except Exception as error:  # the one edge: whatever a decoder throws at damaged bytes
         raise Truncated(
-            f"The {source.upper()} file cannot be decoded ({type(error).__name__}: {error}). "
-            "It is incomplete or damaged: copy it again from its source."
+            f"The {source.upper()} file cannot be decoded ({type(error).__name__}). It is "
+            "incomplete or damaged: copy it again from its source."
         ) from error
     pixels = np.ascontiguousarray(turn(decoded.pixels, decoded.orientation))
     high = 255 if pixels.dtype == np.uint8 else 65535

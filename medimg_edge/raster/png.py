@@ -34,7 +34,7 @@ def decode(data: bytes) -> Decoded:
         elif kind == b"eXIf":
             orientation = exif_orientation(bytes(body))
         elif kind[0:1].isupper() and kind not in _PICTURE:
-            raise Unsupported(f"The PNG needs the unknown chunk {kind!r}. Save it as a plain PNG.")
+            raise Unsupported("The PNG needs a chunk of an unknown kind. Save it as a plain PNG.")
         if kind in _PICTURE:
             kept.append(whole)
     # Without the rest: profiles that inflate, transparency, warnings that libpng prints.

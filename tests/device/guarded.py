@@ -137,7 +137,7 @@ def _takes_bodies(app: FastAPI, settings: Settings, room: body.Room) -> None:
 
     @app.put("/v1/predictions/{id}/acknowledgement")
     async def acknowledge(request: Request) -> int:
-        return len(await body.receive_json(request))
+        return len(await body.receive_json(request, dict))
 
 
 def _keeps_sessions(app: FastAPI, settings: Settings, sessions: Sessions) -> None:

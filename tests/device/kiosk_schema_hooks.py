@@ -27,7 +27,8 @@ for _type, _suffix in {
 
 
 @schemathesis.hook
-def map_query(context, query):
+def before_call(context, case, kwargs):
     """These images have one frame."""
-    frame = query.get("frame") if query else None
-    return query | {"frame": 1} if isinstance(frame, int) and frame > 1 else query
+    frame = str((case.query or {}).get("frame"))
+    if frame.isdecimal() and 1 < int(frame) <= 10_000:
+        case.query["frame"] = 1

@@ -133,5 +133,9 @@ class Served:
     @property
     def child(self) -> int:
         """The process that answers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return int(children.split()[0])
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        end = time.monotonic() + SECONDS
+        while not (children := path.read_text().split()):  # between two of them
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+        return int(children[0])

@@ -23,7 +23,6 @@ def test_the_newest_are_kept_in_memory(tmp_path):
         pictures.put(name, name[:1].encode() * 40, b"image")
     assert [pictures.get(name) for name in (A, B, C)] == [None, b"b" * 40, b"c" * 40]
     assert [pictures.has(name) for name in (A, B, C)] == [False, True, True]
-    assert pictures.source(C) is None
     assert not pictures.on_disk
     assert list(tmp_path.iterdir()) == []
 
@@ -48,8 +47,9 @@ def test_on_the_disk_they_outlive_the_service(tmp_path):
     folder = tmp_path / "pictures"
     Pictures(folder, keep_days=7, memory_bytes=1).put(A, b"view", b"image")
     again = Pictures(folder, keep_days=7)
-    assert (again.get(A), again.source(A), again.has(A)) == (b"view", b"image", True)
-    assert (again.get(B), again.source(B), again.has(B)) == (None, None, False)
+    assert (again.get(A), again.has(A)) == (b"view", True)
+    assert (again.get(B), again.has(B)) == (None, False)
+    assert (folder / f"{A}.source").read_bytes() == b"image"
     assert sorted(each.name for each in folder.iterdir()) == [f"{A}.source", f"{A}.view"]
     for each in folder.iterdir():
         assert stat.S_IMODE(each.stat().st_mode) == 0o600
@@ -75,7 +75,7 @@ def test_other_names_lead_nowhere(tmp_path, name):
     pictures = Pictures(folder, keep_days=7)
     pictures.put(A, b"view", b"image")
     (tmp_path / ("a" * 29 + ".view")).write_bytes(b"not ours")
-    assert (pictures.get(name), pictures.source(name), pictures.has(name)) == (None, None, False)
+    assert (pictures.get(name), pictures.has(name)) == (None, False)
     with pytest.raises(WriteError):
         pictures.put(name, b"view", b"image")
     assert len(list(folder.iterdir())) == 2
@@ -143,3 +143,26 @@ def test_threads_share_it(tmp_path):
     found = [name for name in names if pictures.get(name) is not None]
     assert len(found) == 1000 // 32
     assert all(pictures.get(name) == name.encode() for name in found)
+
+
+def test_one_that_is_removed_leaves_nothing(tmp_path):
+    folder = tmp_path / "pictures"
+    pictures = Pictures(folder, keep_days=7)
+    pictures.put(A, b"view", b"image")
+    pictures.put(B, b"view", b"image")
+    pictures.remove(A)
+    assert (pictures.has(A), pictures.has(B)) == (False, True)
+    assert sorted(each.name for each in folder.iterdir()) == [f"{B}.source", f"{B}.view"]
+
+
+def test_a_file_of_the_future_ages_from_now_on(tmp_path):
+    """A clock that was wrong once keeps no image for ever."""
+    folder = tmp_path / "pictures"
+    pictures = Pictures(folder, keep_days=7)
+    pictures.put(A, b"view", b"image")
+    now = time.time()
+    for each in folder.iterdir():
+        os.utime(each, (now + 7000 * DAY, now + 7000 * DAY))
+    assert pictures.prune(now) == 0
+    assert pictures.prune(now + 6 * DAY) == 0
+    assert pictures.prune(now + 8 * DAY) == 2

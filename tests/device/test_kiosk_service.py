@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +22,7 @@ import pytest
 
 from medimg_edge import Classifier
 from tests.device.kiosk_images import dicom, png
-from tests.device.serving import Served
+from tests.device.serving import Reply, Served
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = "pneumonia-cxr"
@@ -100,11 +103,30 @@ def test_a_request_again_is_the_first_answer(served):
     assert (broken.status, broken.body) == (again.status, again.body)
 
 
+def test_a_key_is_of_an_image_and_its_frame(served):
+    path, key = "/v1/predictions?frame=1", {"Idempotency-Key": "framed"}
+    data = png()
+    first, again = (served.request("POST", path, data, key) for _ in range(2))
+    assert (first.status, again.status) == (201, 200)
+    assert again.json == first.json
+    data = dicom(np.random.default_rng(2).integers(0, 4096, (2, 64, 64), np.uint16))
+    key = {"Idempotency-Key": "several"}
+    several = served.request("POST", "/v1/predictions", data, key)
+    assert several.json["code"] == "input-unsupported"
+    assert served.request("POST", path, data, key).json["record"]["frame"] == 1
+
+
+def decoded(reply: Reply) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    return picture
+
+
 def test_pictures(served, classifier):
     data = dicom()
     told = served.predict(data).json
     path = f"/v1/predictions/{told['id']}"
-    image = cv2.imdecode(np.frombuffer(served.get(f"{path}/image").body, np.uint8), -1)
+    image = decoded(served.get(f"{path}/image"))
     assert image.shape == (64, 64)
     values = served.get(f"{path}/samples")
     assert (values.headers["X-Rows"], values.headers["X-Bits"]) == ("64", "16")
@@ -115,7 +137,7 @@ def test_pictures(served, classifier):
     for layer, channels in (("overlay", 3), ("heat", 4)):
         reply = served.get(f"{path}/heatmap?layer={layer}")
         assert reply.headers["Content-Type"] == "image/png"
-        assert cv2.imdecode(np.frombuffer(reply.body, np.uint8), -1).shape[2] == channels
+        assert decoded(reply).shape[2] == channels
     assert served.get(f"{path}/heatmap?label=nothing").status == 404
 
 
@@ -229,6 +251,14 @@ def test_what_watches_over_it(served):
         assert line in text, text
 
 
+def test_head(served):
+    """RFC 9110 section 9.3.2: what GET has, without the body."""
+    for path in ("/", "/healthz", "/v1/model", "/v1/predictions"):
+        reply = served.request("HEAD", path)
+        assert (reply.status, reply.body) == (200, b"")
+        assert int(reply.headers["Content-Length"]) > 0
+
+
 def test_headers_of_every_answer(served):
     for path in ("/", "/v1/model", "/nothing", "/page/kiosk.css", "/v1/predictions?limit=0"):
         headers = served.get(path).headers
@@ -240,14 +270,19 @@ def test_headers_of_every_answer(served):
 
 
 def test_the_document_of_the_interface(served):
-    """docs/openapi.json is what the service tells; made anew by benchmarks or by hand from it."""
+    """docs/openapi.json is what the service tells, by the FastAPI of constraints.txt."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    if f"fastapi=={version('fastapi')}" not in pins:
+        pytest.skip("another FastAPI than that of constraints.txt")
     told = served.get("/openapi.json").json
     assert told == json.loads((ROOT / "docs" / "openapi.json").read_text())
 
 
 def test_nothing_says_whose_an_image_is(served, inbox):
-    """Neither the folder nor the log, after all that was sent above."""
-    served.predict(dicom(PatientName="MEYER^ANNA", PatientID="4711-X"))
+    """Neither the folder nor the log, after all that was sent above and some mistakes."""
+    data = dicom(PatientName="MEYER^ANNA", PatientID="4711-X")
+    for each in (data, b"MEYER^ANNA^19610203: a report", data[:900], png() + b"MEYER"):
+        assert b"MEYER" not in served.predict(each).body
     for path in served.folder.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
@@ -285,6 +320,41 @@ def test_images_are_kept_where_it_is_told(tmp_path):
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == data]
     assert len(kept) == 1
     assert kept[0].stat().st_mode & 0o077 == 0
+
+
+def test_old_images_are_removed_also_where_the_disk_is_full(tmp_path):
+    """And the record's own retention fails: nothing of it can be written."""
+    with Served(tmp_path, BUNDLE, "--keep-images", 1) as served:
+        served.predict(png())
+    for path in (tmp_path / "data" / "pictures").iterdir():
+        os.utime(path, (0, 0))
+    limit = resource.RLIMIT_FSIZE
+
+    def full() -> None:
+        resource.setrlimit(limit, (2**20, resource.RLIM_INFINITY))
+
+    words = ("--keep-images", 1, "--keep-records", 1)
+    with Served(tmp_path, BUNDLE, *words, preexec=full):
+        assert list((tmp_path / "data" / "pictures").iterdir()) == []
+
+
+def test_images_of_the_inbox_take_their_room_too(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    for number in range(24):
+        (folder / f"{number}.png").write_bytes(png() + bytes(19 * 10**6))
+    with Served(tmp_path / "kiosk", BUNDLE, "--watch", folder) as served:
+        time.sleep(1)
+        paths = [
+            f"/v1/inbox/{each['id']}/predictions" for each in served.get("/v1/inbox").json["items"]
+        ]
+        assert len(paths) == 24
+        with ThreadPoolExecutor(24) as threads:
+            replies = list(threads.map(lambda path: served.request("POST", path), paths))
+        assert {each.status for each in replies} <= {422, 201, 503}
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        peak = next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
+        assert peak < 400_000, f"{peak} kB"  # without it, above 500 MB
 
 
 def test_a_stop_lets_requests_end(tmp_path):

@@ -318,10 +318,10 @@ ANIMATION = chunk(b"acTL", struct.pack(">II", 2, 0))
     [
         (b"", InputEmpty, "0 bytes"),
         (b"not a picture at all", NotAnImage, "PNG, JPEG, TIFF or DICOM"),
-        (b"GIF89a" + bytes(50), NotAnImage, "GIF89a"),
+        (b"GIF89a" + bytes(50), NotAnImage, "is a GIF"),
         (b"\x89PNG\r\n\x1a\n", Truncated, "end chunk"),
         (png(2, 1, 8, 0, b"\0\1\2", ANIMATION), Unsupported, "animation"),
-        (png(2, 1, 8, 0, b"\0\1\2", chunk(b"CgBI", b"")), Unsupported, "CgBI"),
+        (png(2, 1, 8, 0, b"\0\1\2", chunk(b"CgBI", b"")), Unsupported, "unknown kind"),
         (png(2, 1, 7, 0, b"\0\1\2"), Truncated, "damaged"),
         (png(0, 1, 8, 0, b"\0"), Truncated, "damaged"),
         (jpeg_frame(0xC3), Unsupported, "SOF3"),
