@@ -14,6 +14,7 @@ import { Watch } from "./watch.js";
 
 const THEME = "medimg-edge.theme";
 const ID = /^#([0-9a-f]{32})$/;
+const REMEMBERED = 500;
 const NOTICES = ["starting", "refused", "away"];
 
 /** Known to this page alone, until it is closed: names and files by prediction. */
@@ -41,12 +42,18 @@ function came({ prediction, problem, attempt, name }) {
     show({ prediction: null, problem, attempt, name });
     return;
   }
-  names.set(prediction.id, name);
-  attempts.set(prediction.id, attempt);
-  if (attempt.item && !problem) answered.set(attempt.item, prediction.id);
+  remember(names, prediction.id, name);
+  remember(attempts, prediction.id, attempt);
+  if (attempt.item && !problem) remember(answered, attempt.item, prediction.id);
   history.put(prediction);
   show({ prediction, problem, attempt, name });
   if (location.hash !== `#${prediction.id}`) location.hash = prediction.id;
+}
+
+/** Of the newest, so that a page that is open for months does not grow. */
+function remember(map, key, value) {
+  map.set(key, value);
+  if (map.size > REMEMBERED) map.delete(map.keys().next().value);
 }
 
 function readItem(item) {
@@ -95,6 +102,7 @@ function home() {
   byId("result").hidden = true;
   byId("home").hidden = false;
   history.refresh();
+  if (watch.told?.inbox) inbox.refresh();
   byId("choose").focus();
 }
 
@@ -105,7 +113,6 @@ function renderResult() {
   sheet.render(open, watch.facts, viewer);
   return words;
 }
-
 
 /** Home, if it is not there already. */
 function leave() {
@@ -135,9 +142,9 @@ function stationChanged({ state, told, facts }) {
   if (state === "away") return;
   byId("inbox-part").hidden = !told?.inbox;
   byId("lists").dataset.inbox = String(Boolean(told?.inbox));
-  if (told?.inbox) inbox.refresh();
+  if (told?.inbox && !open) inbox.refresh();
   const entries = told?.record?.entries;
-  if (hasChanged || entries !== history.entries) {
+  if (hasChanged || entries !== history.entries || history.isOfYesterday) {
     history.entries = entries;
     history.refresh();
   }
@@ -187,7 +194,7 @@ function translate() {
 function renderTheme() {
   const theme = texts.kept(THEME) === "light" ? "light" : "dark";
   document.documentElement.dataset.theme = theme;
-  const words = texts.t(theme === "light" ? "theme-dark" : "theme-light");
+  const words = texts.t(theme === "light" ? "theme.dark" : "theme.light");
   byId("theme").setAttribute("aria-label", words);
   byId("theme").title = words;
 }
@@ -220,7 +227,9 @@ function wire() {
   });
   byId("next").addEventListener("click", leave);
   byId("print").addEventListener("click", () => window.print());
-  byId("confirm").addEventListener("click", () => dialogs.askComment(open.prediction.id, confirmed));
+  byId("confirm").addEventListener("click", () =>
+    dialogs.askComment(open.prediction.id, confirmed),
+  );
   window.addEventListener("hashchange", navigate);
   window.addEventListener("popstate", navigate);
   window.addEventListener("beforeprint", printed);

@@ -9,12 +9,16 @@ import { failure, failureOf } from "./verdict.js";
  * A picture that is to be read, and everything this page knows of it.
  *
  * name: of the file; it stays in this page. send: asks for the answer, of several frames that one.
+ * renew: what was kept of it is not asked for again; the next send is a new question.
  */
 export function fromFile(file) {
-  const key = fresh();
+  let key = fresh();
   return {
     name: file.name,
-    send: (frame, waits) => predict(file, { key: `${key}-${frame ?? 0}`, frame, ...waits }),
+    send: (frame, waits) => predict(file, { key, frame, ...waits }),
+    renew() {
+      key = fresh();
+    },
   };
 }
 
@@ -23,6 +27,7 @@ export function fromItem(item) {
     name: item.name,
     item: item.id,
     send: (frame, waits) => predictItem(item.id, { frame, ...waits }),
+    renew() {},
   };
 }
 
@@ -122,6 +127,7 @@ async function answer(attempt, frame, waits) {
   } catch (error) {
     if (error.name === "AbortError") return null;
     if (!(error instanceof Refused)) return { problem: failure("unreadable", error.message) };
+    if (error.prediction) attempt.renew();
     return unanswered(error);
   }
 }

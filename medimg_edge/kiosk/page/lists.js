@@ -2,7 +2,7 @@
 
 import { byId, icon, make } from "./elements.js";
 import { inbox, predictions } from "./service.js";
-import { clock, day, number, t } from "./texts.js";
+import { clock, day, number as written, t } from "./texts.js";
 import { brief } from "./verdict.js";
 
 const LIMIT = 50;
@@ -28,7 +28,7 @@ export class History {
 
   /** Asks for the newest again; what was loaded besides stays. */
   async refresh() {
-    if (this.since !== midnight()) return this.#restart();
+    if (this.isOfYesterday) return this.#restart();
     await this.#load({ since: this.since }, (next) => {
       if (this.found.size <= LIMIT && !this.isPast) this.next = next;
     });
@@ -47,9 +47,13 @@ export class History {
     byId("history").replaceChildren(...this.#grouped(rows));
     if (focused) document.querySelector(`#history [data-id="${focused}"]`)?.focus();
     byId("history-note").textContent = this.#note(rows.length);
-    byId("history-count").textContent = number(rows.length);
+    byId("history-count").textContent = written(rows.length);
     byId("more-words").textContent = t(this.next ? "history.more" : "history.earlier");
     byId("more").hidden = this.isAll === true;
+  }
+
+  get isOfYesterday() {
+    return this.since !== midnight();
   }
 
   get isOpenOnly() {
@@ -112,15 +116,21 @@ export class History {
   }
 
   #row({ id, time, record, acknowledged }) {
-    const { kind, words, note } = brief(record);
+    const { kind, words, reason, number } = brief(record);
     const name = this.names.get(id) ?? "";
     const button = make(
       "button",
       { type: "button", class: "row", "data-id": id, "data-kind": kind },
       icon(ICONS[kind]),
       make("span", { class: "row-time" }, clock(time)),
-      make("span", { class: "row-words" }, make("span", {}, words), make("small", {}, name)),
-      make("span", { class: kind === "cannot" ? "row-note" : "row-number" }, note),
+      make(
+        "span",
+        { class: "row-words" },
+        make("span", {}, words),
+        make("small", {}, reason),
+        make("small", { class: "row-name" }, name),
+      ),
+      make("span", { class: "row-number" }, number),
       seen(acknowledged),
     );
     button.addEventListener("click", () => this.open(id));
@@ -131,7 +141,10 @@ export class History {
 function seen(acknowledged) {
   const key = acknowledged ? "history.confirmed" : "history.open";
   const mark = make("span", { class: acknowledged ? "row-seen" : "row-open", title: t(key) });
-  mark.append(icon(acknowledged ? "double-check" : "circle"), make("span", { class: "unseen" }, t(key)));
+  mark.append(
+    icon(acknowledged ? "double-check" : "circle"),
+    make("span", { class: "unseen" }, t(key)),
+  );
   return mark;
 }
 
@@ -161,7 +174,7 @@ export class Inbox {
     byId("inbox").replaceChildren(...this.items.map((each) => make("li", {}, this.#row(each))));
     if (focused) document.querySelector(`#inbox [data-item="${CSS.escape(focused)}"]`)?.focus();
     const open = this.items.filter((each) => !this.answered.has(each.id)).length;
-    byId("inbox-count").textContent = number(open);
+    byId("inbox-count").textContent = written(open);
     const notes = this.notes.map((each) => make("p", { lang: "en" }, each));
     if (!this.items.length) notes.push(make("p", {}, t("inbox.empty")));
     byId("inbox-note").replaceChildren(...notes);

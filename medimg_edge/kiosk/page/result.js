@@ -2,7 +2,7 @@
 
 import { byId, icon, make } from "./elements.js";
 import { scale } from "./scale.js";
-import { labelName, moment, number, percent, t } from "./texts.js";
+import { chance, labelName, moment, number, t } from "./texts.js";
 import {
   answered,
   failureOf,
@@ -38,8 +38,9 @@ export function render(open, facts, again) {
   byId("headline").textContent = words.headline;
   byId("todo").replaceChildren(...words.todo.map((each) => make("p", {}, each)));
   byId("file-name").textContent = open.name ?? "";
-  byId("numbers").replaceChildren(...(problem ? none(problem, open, again) : numbers(open.prediction)));
+  byId("numbers").replaceChildren(...(problem ? none(problem, again) : numbers(open.prediction)));
   byId("warnings").replaceChildren(...(problem ? [] : cautions(record)));
+  byId("meaning").replaceChildren(...(problem ? [] : explained(open.prediction)));
   byId("details").replaceChildren(...details(open.prediction, problem));
   confirmation(open.prediction);
   return words;
@@ -51,35 +52,35 @@ export function spoken(words, open) {
   if (!record || record.status !== "ok") return [words.headline, ...words.todo].join(" ");
   const found = mainFinding(record);
   const values = { label: labelName(found.label) };
-  return `${words.headline}. ${t("number.of", values)}: ${percent(found.probability)}.`;
+  return `${words.headline}. ${t("number.of", values)}: ${chance(found.probability)}.`;
 }
 
 function numbers({ record, operating_points: points }) {
-  const found = mainFinding(record);
-  const isOne = record.findings.length === 1;
   const hasPoint = taskOf(record) !== "multiclass";
   const pointOf = (each) => (hasPoint ? points[each.label] : undefined);
+  if (record.findings.length > 1) {
+    return listed(record).map((each) => scale(each, pointOf(each), true));
+  }
+  const found = mainFinding(record);
   const head = make(
     "p",
     { class: "number" },
-    make("span", { class: "number-value" }, percent(found.probability)),
+    make("span", { class: "number-value" }, chance(found.probability)),
     make("span", { class: "number-of" }, t("number.of", { label: labelName(found.label) })),
   );
-  const lines = listed(record).map((each) => scale(each, pointOf(each), !isOne));
-  const explained = make(
-    "details",
-    { class: "meaning", open: isOne },
-    make("summary", {}, t("meaning.title")),
-    ...meaning(record, points).map((each) => make("p", {}, each)),
-  );
-  return [head, make("div", { class: "findings" }, ...lines), explained];
+  return [head, scale(found, pointOf(found), false)];
 }
 
-function none(problem, open, again) {
-  const parts = [make("p", { class: "no-number" }, t("no-number"))];
-  if (again && problem.group === "frames") parts.push(frameForm(problem.frames, again));
-  else if (again && problem.isPassing) parts.push(againButton(again));
-  return parts;
+function explained({ record, operating_points: points }) {
+  const sentences = meaning(record, points).map((each) => make("p", {}, each));
+  if (record.findings.length === 1) return sentences;
+  return [make("details", {}, make("summary", {}, t("meaning.title")), ...sentences)];
+}
+
+function none(problem, again) {
+  if (again && problem.group === "frames") return [frameForm(problem.frames, again)];
+  const words = make("p", { class: "no-number" }, t("no-number"));
+  return again && problem.isPassing ? [words, againButton(again)] : [words];
 }
 
 function againButton(again) {
@@ -105,7 +106,11 @@ function frameForm(frames, again) {
     { class: "frame" },
     make("label", { for: "frame" }, t("frame.number")),
     input,
-    make("span", { id: "frame-range", class: "hint" }, t("frame.range", { frames: number(frames) })),
+    make(
+      "span",
+      { id: "frame-range", class: "hint" },
+      t("frame.range", { frames: number(frames) }),
+    ),
     make("button", { class: "button primary" }, t("frame.read")),
   );
   form.addEventListener("submit", (event) => {
@@ -129,13 +134,13 @@ function details(prediction, problem) {
   const list = make(
     "dl",
     {},
-    ...rows.flatMap(([name, value, lang]) => [
-      make("dt", {}, name),
-      make("dd", { lang }, value),
-    ]),
+    ...rows.flatMap(([name, value, lang]) => [make("dt", {}, name), make("dd", { lang }, value)]),
   );
   const words = problem?.detail
-    ? [make("p", { class: "hint" }, t("words-of-station")), make("p", { lang: "en" }, problem.detail)]
+    ? [
+        make("p", { class: "hint" }, t("words-of-station")),
+        make("p", { lang: "en" }, problem.detail),
+      ]
     : [];
   return [make("summary", {}, t("details.title")), list, ...words];
 }

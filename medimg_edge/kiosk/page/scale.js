@@ -1,7 +1,7 @@
 // A probability on a line from 0 to 1, with the operating point on it.
 
 import { make } from "./elements.js";
-import { labelName, percent, t } from "./texts.js";
+import { chance, labelName, percent, t } from "./texts.js";
 
 /** finding: of a record. point: its operating point, where it has one. isNamed: with its label. */
 export function scale(finding, point, isNamed) {
@@ -27,7 +27,7 @@ export function scale(finding, point, isNamed) {
 function said(finding, point) {
   const values = {
     label: labelName(finding.label),
-    probability: percent(finding.probability),
+    probability: chance(finding.probability),
     point: point ? percent(point.threshold) : "",
   };
   return t(point ? "scale.said" : "scale.said-plain", values);
@@ -46,7 +46,7 @@ function name(finding, point) {
     { class: "finding-name" },
     make("span", { class: "finding-label" }, labelName(finding.label)),
     make("span", { class: `finding-decision ${point ? finding.decision : ""}` }, decision),
-    make("span", { class: "finding-number" }, percent(finding.probability)),
+    make("span", { class: "finding-number" }, chance(finding.probability)),
   );
 }
 

@@ -29,7 +29,9 @@ export function signIn(token) {
 }
 
 export function predictions(filters) {
-  const given = Object.entries(filters).filter(([, value]) => value !== null && value !== undefined);
+  const given = Object.entries(filters).filter(
+    ([, value]) => value !== null && value !== undefined,
+  );
   return json("GET", `/v1/predictions?${new URLSearchParams(given)}`);
 }
 
@@ -85,7 +87,9 @@ export async function heat(id, label) {
 /** Little-endian 16 bits, on any machine. */
 function words(bytes) {
   const view = new DataView(bytes);
-  return Uint16Array.from({ length: bytes.byteLength >> 1 }, (_, at) => view.getUint16(2 * at, true));
+  return Uint16Array.from({ length: bytes.byteLength >> 1 }, (_, at) =>
+    view.getUint16(2 * at, true),
+  );
 }
 
 function ofFrame(frame) {

@@ -1,7 +1,7 @@
 // What is printed: one page for the patient's file, with room for names by hand.
 
 import { byId, make } from "./elements.js";
-import { intendedUse, labelName, moment, percent, t } from "./texts.js";
+import { chance, intendedUse, labelName, moment, percent, t } from "./texts.js";
 import {
   answered,
   failureOf,
@@ -54,7 +54,7 @@ function numbers({ record, operating_points: points }) {
       "tr",
       {},
       make("th", { scope: "row" }, labelName(each.label)),
-      make("td", {}, percent(each.probability)),
+      make("td", {}, chance(each.probability)),
       make("td", {}, point ? t("scale.point", { point: percent(point.threshold) }) : ""),
       make("td", {}, point ? t(`decision.${each.decision}`) : ""),
     );
@@ -78,7 +78,7 @@ function pictures(viewer, record) {
   row.append(figure(viewer, false, t("sheet.plain")));
   if (viewer.evidence) {
     const label = labelName(viewer.label ?? mainFinding(record).label);
-    row.append(figure(viewer, true, t("sheet.heat", { label })));
+    row.append(figure(viewer, true, `${t("sheet.heat", { label })}. ${t("viewer.heat-means")}`));
   }
   return row;
 }
@@ -123,11 +123,7 @@ function table(prediction, facts, problem) {
 
 function byHand({ acknowledged }) {
   const fields = ["sheet.patient", "sheet.read-by", "sheet.signature"];
-  const lines = make(
-    "div",
-    { class: "sheet-hand" },
-    ...fields.map((key) => make("p", {}, t(key))),
-  );
+  const lines = make("div", { class: "sheet-hand" }, ...fields.map((key) => make("p", {}, t(key))));
   if (!acknowledged) return [lines];
   const done = t("confirm.done", { time: moment(acknowledged.time) });
   const comment = acknowledged.comment ? ` ${t("sheet.comment")}: ${acknowledged.comment}` : "";

@@ -10,7 +10,8 @@ export async function load() {
   const response = await fetch(new URL("texts.json", import.meta.url));
   all = await response.json();
   const asked = [kept(KEY), ...navigator.languages].filter(Boolean);
-  language = asked.map((each) => each.slice(0, 2).toLowerCase()).find((each) => each in all) ?? "en";
+  language =
+    asked.map((each) => each.slice(0, 2).toLowerCase()).find((each) => each in all) ?? "en";
 }
 
 /** [code, its own name] of each. */
@@ -61,16 +62,20 @@ export function intendedUse(facts) {
   return known ? [t(key), tag()] : [facts.intended_use, ""];
 }
 
-/** 0.873 -> 87.3%; what would be written as none or all is not. */
+/** A model's probability: 0.873 -> 87.3%. No model is sure, so none is written as 0 or 100 %. */
+export function chance(probability) {
+  if (probability < 0.0005) return `< ${percent(0.001)}`;
+  if (probability >= 0.9995) return `> ${percent(0.999)}`;
+  return percent(probability);
+}
+
+/** A share that was counted or chosen: 1 -> 100.0%. */
 export function percent(share) {
-  const format = new Intl.NumberFormat(tag(), {
+  return new Intl.NumberFormat(tag(), {
     style: "percent",
     minimumFractionDigits: 1,
     maximumFractionDigits: 1,
-  });
-  if (share > 0 && share < 0.0005) return `< ${format.format(0.001)}`;
-  if (share < 1 && share >= 0.9995) return `> ${format.format(0.999)}`;
-  return format.format(share);
+  }).format(share);
 }
 
 export function number(value, digits = 0) {
@@ -83,7 +88,7 @@ export function list(words) {
 
 /** 14:03 */
 export function clock(time) {
-  return format(time, { hour: "2-digit", minute: "2-digit" });
+  return format(time, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 /** 25 November 2026 */
@@ -93,7 +98,7 @@ export function day(time) {
 
 /** 25 Nov 2026, 14:03:22 */
 export function moment(time) {
-  return format(time, { dateStyle: "medium", timeStyle: "medium" });
+  return format(time, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 }
 
 function format(time, options) {

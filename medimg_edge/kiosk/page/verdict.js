@@ -1,6 +1,6 @@
 // What a prediction says, for a person: its kind, its words, and what to do next.
 
-import { labelName, list, number, percent, t } from "./texts.js";
+import { chance, labelName, list, number, percent, t } from "./texts.js";
 
 /** The codes that mean the same to a person; a group has two texts, cannot.GROUP and do.GROUP. */
 export const GROUPS = {
@@ -30,14 +30,28 @@ const GROUP_OF = new Map(
 );
 
 /** Where another try of the same bytes may end otherwise. */
-const PASSING = new Set(["stopped", "fault", "busy", "not-ready", "slow", "away", "token", "other"]);
+const PASSING = new Set([
+  "stopped",
+  "fault",
+  "busy",
+  "not-ready",
+  "slow",
+  "away",
+  "token",
+  "other",
+]);
+
+const FRAMES = /^The DICOM file has (\d+) frames/;
 
 /** The station's warnings, and what the page says for them; the rest is shown as it came. */
 const WARNINGS = [
   [/^The header does not say the modality; .+ reads (?<reads>.+)\.$/s, "unsaid.modality"],
   [/^The header does not say the body part; .+ reads (?<reads>.+)\.$/s, "unsaid.body-part"],
   [/^The header does not say the view; .+ reads (?<reads>.+)\.$/s, "unsaid.view"],
-  [/^The header's .+ is said in a word that is not known here; .+ reads (?<reads>.+)\.$/s, "unknown"],
+  [
+    /^The header's .+ is said in a word that is not known here; .+ reads (?<reads>.+)\.$/s,
+    "unknown",
+  ],
   [/^Answered by force: .* is (?<word>\S+); .+ reads (?<reads>.+)\.$/s, "forced"],
   [/^The header's .+ is (?<word>\S+?)(?:, which means other)?; .+ reads (?<reads>.+)\.$/s, "near"],
   [/^The header says that text is burned into the pixels/, "burned-in"],
@@ -49,16 +63,20 @@ const WARNINGS = [
 ];
 
 /** What the page knows of a picture that has no answer. */
-export function failure(code, detail, frames = null) {
+export function failure(code, detail, frames = framesOf(code, detail)) {
   const group = frames > 1 ? "frames" : (GROUP_OF.get(code) ?? "other");
   return { code, detail, group, frames, isPassing: PASSING.has(group) };
 }
 
+/** How many pictures a file holds that was refused because one of them has to be named. */
+function framesOf(code, detail) {
+  const found = code === "input-unsupported" && FRAMES.exec(detail);
+  return found ? Number(found[1]) : null;
+}
+
 /** The failure of a record; null where it is an answer. */
 export function failureOf(record) {
-  if (record.status === "ok") return null;
-  const frames = record.code === "input-unsupported" && record.frame == null ? record.frames : null;
-  return failure(record.code, record.message, frames);
+  return record.status === "ok" ? null : failure(record.code, record.message);
 }
 
 /** Why there is no answer, and what to do. facts: of the model, or null. */
@@ -66,7 +84,10 @@ export function told(problem, facts) {
   return {
     kind: "cannot",
     headline: t("answer.cannot", { reason: t(`cannot.${problem.group}`) }),
-    todo: [t(`do.${problem.group}`, { reads: reads(facts) }), t("without")],
+    todo: [
+      t(`do.${problem.group}`, { reads: reads(facts) }),
+      ...(problem.group === "frames" ? [] : [t("without")]),
+    ],
   };
 }
 
@@ -107,20 +128,22 @@ function headline(kind, record) {
   return t(`answer.${kind}`, { label: labelName(said[0].label) });
 }
 
-/** One line for the list: its kind, its words, and its number where it has one. */
+/** For the list: its kind and words, and its number, or why it has none. */
 export function brief(record) {
   if (record.status !== "ok") {
-    const words = t(`cannot.${failureOf(record).group}`);
-    return { kind: "cannot", words: t("short.cannot"), note: words };
+    const reason = t(`cannot.${failureOf(record).group}`);
+    return { kind: "cannot", words: t("short.cannot"), reason, number: "" };
   }
   const kind = kindOf(record);
   if (kind === "labels") {
-    return { kind, words: labelName(record.label), note: percent(record.probability) };
+    const words = labelName(record.label);
+    return { kind, words, reason: "", number: chance(record.probability) };
   }
   const said = record.findings.filter((each) => each.decision === kind);
   const names = list(said.map((each) => labelName(each.label)));
   const largest = Math.max(...record.findings.map((each) => each.probability));
-  return { kind, words: t(`short.${kind}`, { label: names }), note: percent(largest) };
+  const words = t(`short.${kind}`, { label: names });
+  return { kind, words, reason: "", number: chance(largest) };
 }
 
 /** Sentences on what the numbers of a record mean. points: by label, as they were then. */
@@ -145,7 +168,10 @@ function ofPoint(point, label) {
       })
     : t("meaning.point-bare", values);
   if (!point.refer) return [first];
-  return [first, t("meaning.band", { low: percent(point.refer[0]), high: percent(point.refer[1]) })];
+  return [
+    first,
+    t("meaning.band", { low: percent(point.refer[0]), high: percent(point.refer[1]) }),
+  ];
 }
 
 /** The finding that the number is of: the answered label's, else the most probable. */
@@ -176,5 +202,10 @@ export function warnings(record) {
 /** What kind of images a model reads, in the Standard's words. */
 export function reads(facts) {
   const given = facts ? [facts.modality, facts.body_part, facts.view] : [];
-  return given.filter((each) => each.length).map((each) => each.join(", ")).join("; ") || "–";
+  return (
+    given
+      .filter((each) => each.length)
+      .map((each) => each.join(", "))
+      .join("; ") || "–"
+  );
 }

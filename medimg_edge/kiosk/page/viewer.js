@@ -10,7 +10,10 @@ import { listed, mainFinding } from "./verdict.js";
 const MOST = 16;
 const OPACITY = 55;
 
-/** Loads and draws one prediction's picture at a time. drawn: called when it can be printed. */
+/**
+ * Loads and draws one prediction's picture at a time; the stage's data-drawn says that all of it is
+ * there. drawn: called when it can be printed.
+ */
 export class Viewer {
   constructor(drawn) {
     this.drawn = drawn;
@@ -33,6 +36,7 @@ export class Viewer {
     const turn = this.turn;
     if (!prediction?.picture) {
       this.#note(prediction?.record.status === "ok" ? "viewer.gone" : "viewer.no-picture");
+      this.#done();
       return;
     }
     this.#note("viewer.loading");
@@ -42,11 +46,12 @@ export class Viewer {
       this.prediction = prediction;
       this.#show(picture);
       if (hasHeat && prediction.record.status === "ok") await this.#addHeat(turn);
-      if (turn === this.turn) this.drawn(this);
+      if (turn === this.turn) this.#done();
     } catch (error) {
       if (turn !== this.turn) return;
-      if (!this.picture) this.#note(error.code === "picture-gone" ? "viewer.gone" : "viewer.failed");
-      this.drawn(this);
+      if (!this.picture)
+        this.#note(error.code === "picture-gone" ? "viewer.gone" : "viewer.failed");
+      this.#done();
     }
   }
 
@@ -54,6 +59,7 @@ export class Viewer {
     this.turn += 1;
     this.prediction = this.picture = this.evidence = this.label = null;
     this.stage.dataset.state = "empty";
+    this.stage.dataset.drawn = "false";
     byId("viewer").dataset.heat = "none";
     this.#resetSliders();
     this.#draw();
@@ -79,6 +85,11 @@ export class Viewer {
       context.globalAlpha = OPACITY / 100;
       context.drawImage(this.evidence, 0, 0, columns, rows);
     }
+  }
+
+  #done() {
+    this.stage.dataset.drawn = "true";
+    this.drawn();
   }
 
   async #addHeat(turn) {
@@ -233,7 +244,10 @@ export class Viewer {
     this.sliders.contrast.addEventListener("input", () => this.#shade());
     byId("heat-label").addEventListener("change", (event) => {
       this.label = event.target.value;
-      this.#loadHeat(this.turn).then(() => this.drawn(this), () => {});
+      this.#loadHeat(this.turn).then(
+        () => this.drawn(),
+        () => {},
+      );
     });
     new ResizeObserver(() => this.#resize()).observe(this.stage);
   }
