@@ -167,14 +167,16 @@ def inbox(station: Station) -> APIRouter:
     @router.post(
         "/{id}/predictions",
         status_code=201,
-        responses=told(wire.Prediction, 404, *_NO_ANSWER, success=201, words="Answered."),
+        responses={200: told(wire.Prediction)[200]}
+        | told(wire.Prediction, 404, *_NO_ANSWER, success=201, words="Answered."),
     )
     async def predict_item(
         id: Annotated[str, Path(description="Of an item.")],  # noqa: A002
         frame: Frame = None,
+        key: Key = None,
     ) -> Response:
         """Answer one of them; it stays where it is."""
-        return _answer(station, await station.predict_item(id, frame=frame))
+        return _answer(station, await station.predict_item(id, frame=frame, key=key))
 
     return router
 

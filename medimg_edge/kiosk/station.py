@@ -132,7 +132,9 @@ class Station:
         )
         self.ledger.started(msgspec.json.encode(told)).add_done_callback(self._tell_failure)
 
-    async def predict_item(self, name: str, *, frame: int | None = None) -> Told:
+    async def predict_item(
+        self, name: str, *, frame: int | None = None, key: str | None = None
+    ) -> Told:
         """Answer an image of the inbox, which stays there.
 
         Raises as ``predict``, and NotFound, BodyTooLarge, InputMissing.
@@ -140,7 +142,7 @@ class Station:
         limit = self.limits.body_bytes
         with self.room.held(limit):
             data, kind = await asyncio.to_thread(self.inbox.read, name, limit)
-            return await self.predict(data, source=kind, frame=frame)
+            return await self.predict(data, source=kind, frame=frame, key=key)
 
     def kept(self, name: str) -> Kept:
         """An answer by its id. Raises NotFound."""

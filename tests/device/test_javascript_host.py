@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.device.node_packages import installed
 
 ROOT = Path(__file__).parents[2]
 HOST = ROOT / "docs" / "hosts"
 BUNDLE = ROOT / "tests" / "data" / "frozen-bundle"
 CASES = 12
-INSTALL = "install --ignore-scripts --no-audit --no-fund --no-package-lock --fetch-retries=0"
 ARTIFACTS = ["model.onnx", "model.int8.onnx"]
 
 
 @pytest.fixture(scope="module")
 def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """infer.mjs, in a folder with the package that it imports."""
-    for program in ("node", "npm"):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed")
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
     cache = getattr(pytestconfig, "cache", None)  # absent under -p no:cacheprovider
     kept = cache.mkdir("javascript-host") if cache else tmp_path_factory.mktemp("npm")
     folder = tmp_path_factory.mktemp("host")
-    (folder / "node_modules").symlink_to(installed(kept) / "node_modules")
+    (folder / "node_modules").symlink_to(installed(HOST / "package.json", kept) / "node_modules")
     return Path(shutil.copy(HOST / "infer.mjs", folder))
-
-
-def installed(kept: Path) -> Path:
-    """What package.json names, installed once for each content that it has had."""
-    package = HOST / "package.json"
-    done = kept / hashlib.sha256(package.read_bytes()).hexdigest()[:16]
-    if not done.exists():
-        with TemporaryDirectory(dir=kept) as folder:
-            prefix = Path(folder, "prefix")
-            prefix.mkdir()
-            shutil.copy(package, prefix)
-            npm_install(prefix)
-            with suppress(OSError):  # another test process was faster
-                prefix.rename(done)
-    return done
-
-
-def npm_install(prefix: Path) -> None:
-    command = ["npm", *INSTALL.split(), "--prefix", str(prefix)]
-    try:
-        npm = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=prefix)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm did not finish installing onnxruntime-web")
-    if npm.returncode != 0:
-        errors = [line for line in npm.stderr.splitlines() if line.startswith("npm error")]
-        pytest.skip(f"npm cannot install onnxruntime-web: {' '.join(errors)[:200]}")
 
 
 def infer(host: Path, bundle: Path, *options: str) -> subprocess.CompletedProcess[str]:
