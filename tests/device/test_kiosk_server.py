@@ -211,6 +211,7 @@ class TestRequests:
         assert station.has_told(event="refused", status=431, code="request-invalid")
 
 
+@pytest.mark.alone
 class TestDeadlines:
     def test_300_slow_sockets(self, station):
         """Half of them send a header without end, half a body; /healthz answers all the while."""
@@ -523,6 +524,7 @@ class TestEnd:
         assert _is_ended(busy)
         assert "Traceback" not in running.log()
 
+    @pytest.mark.alone
     def test_it_sleeps_when_nobody_asks(self, tmp_path):
         """Once a second it wakes up: the times that it gave the processor back by itself."""
         with GuardedProcess(tmp_path, Settings(port=0)) as running:
