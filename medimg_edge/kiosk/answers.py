@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +45,9 @@ WAITING_BYTES = 100 * 10**6
 
 STABLE_SECONDS = 10.0
 """A process that lives as long has started well."""
+
+RESTART_SECONDS = 10.0
+"""Images wait for as long for a process that replaces one."""
 
 _AHEAD = 2
 """The one that is answered, and the next: it is there when the process wants it."""
@@ -125,7 +129,7 @@ class Answers:
     def require_ready(self) -> None:
         """Raise NotReady, or what the bundle was refused for."""
         if self.refusal is not None:
-            raise self.refusal
+            raise copy(self.refusal)  # each has a traceback of its own
         if self.state != "ready":
             raise NotReady(
                 "The model is being loaded, and its golden set answered. Try again in some seconds."
@@ -141,6 +145,7 @@ class Answers:
         try:
             told, view = await self._done(job)
         except AnswerStopped as error:
+            error.__traceback__ = None  # its frames hold the image, and the job that holds it
             failed = record.failure(name, error, frame)
             return Answered(
                 record.encode(failed), failed.status, failed.code, None, None, *_times(job)
@@ -188,6 +193,7 @@ class Answers:
             self._bytes -= len(job.payload)
             with suppress(ValueError):
                 self._line.remove(job)
+            del job  # which would hold what it raises, and be held by it
 
     def _feed(self) -> None:
         while self._child and self._line and len(self._child.sent) < _AHEAD:
@@ -223,9 +229,11 @@ class Answers:
             child = await Child.start(self._setup, self._limits.answer_seconds)
         except MachineFault as error:
             return self._does_not_start(error.code, error.message)
+        slow = asyncio.get_running_loop().call_later(RESTART_SECONDS, self._is_slow)
         try:
             if not self._is_ready(await child.ready()):
                 return False
+            slow.cancel()
             since = time.monotonic()
             self._child = child
             self._feed()
@@ -236,10 +244,16 @@ class Answers:
             self._take_back(child, await child.ended())
             return was_busy or time.monotonic() - since > STABLE_SECONDS
         finally:
+            slow.cancel()
             self._child = None
             self._line.extendleft(each for each in reversed(child.sent) if not each.done.done())
             self._ending = asyncio.create_task(child.end())
             await asyncio.shield(self._ending)
+
+    def _is_slow(self) -> None:
+        """A replacement loads for longer than images are to wait for it."""
+        self.state = "starting"
+        self._give_up(NotReady("Answering is started anew, which takes long. Try again later."))
 
     def _is_ready(self, told: Ready | Refusal | None) -> bool:
         if isinstance(told, Ready):
@@ -251,7 +265,9 @@ class Answers:
             self.facts, self.state = told.facts, "ready"
             return True
         if told is None:
-            return self._does_not_start(None, "its process is gone, or is silent")
+            return self._does_not_start(
+                None, "its process is gone, or is silent; `medimg-edge doctor` may tell why"
+            )
         if not told.passing:
             self._refuse(error_of(told.code, told.message))
         return self._does_not_start(told.code, told.message)
@@ -268,11 +284,12 @@ class Answers:
     def _take_back(self, child: Child, code: int) -> None:
         """What was sent to a process that is gone: the first may be what ended it."""
         ended = f"signal {-code}" if code < 0 else f"code {code}"
-        self._log("answering is started anew", ended="deadline" if child.is_late else ended)
+        self._log("answering is started anew", ended="deadline" if child.late else ended)
         if not child.sent:
             return
         first = child.sent[0]
-        if not child.is_late and is_from_outside(code) and first.tries == 1:
+        is_late = child.late is first
+        if not is_late and (child.late or (is_from_outside(code) and first.tries == 1)):
             return
         child.sent.popleft()
         seconds = self._limits.answer_seconds
@@ -280,7 +297,7 @@ class Answers:
             AnswerStopped(
                 f"The image was not answered within {seconds:g} seconds, and was given up. It may "
                 "be damaged: export it again."
-                if child.is_late
+                if is_late
                 else "The process that answered the image ended over it. It may be damaged, or too "
                 "large for this machine: export it again."
             )
@@ -288,7 +305,7 @@ class Answers:
 
     def _give_up(self, error: MedimgEdgeError) -> None:
         while self._line:
-            self._line.popleft().fail(error)
+            self._line.popleft().fail(copy(error))
 
 
 def _times(job: Job) -> tuple[float, float]:

@@ -24,6 +24,9 @@ START_SECONDS = 120.0
 END_SECONDS = 2.0
 """To end when it is asked to."""
 
+GRACE_SECONDS = 0.25
+"""For an answer that is on its way when its time is over: this process may have been stopped."""
+
 _READ_AHEAD = 2**20
 
 _SMALL = 2**17
@@ -43,7 +46,8 @@ _TOLD = msgspec.json.Decoder(Ready | Refusal | Answer | Picture)
 class Job:
     """What is asked, and what waits for its end: ``done`` is what was told and its payload.
 
-    Times by ``time.monotonic``; began: when nothing was before it any more. tries: how often.
+    Times by ``time.monotonic``; began: when nothing was before it any more. tries: how often that
+    came to be.
     """
 
     ask: Ask
@@ -68,7 +72,7 @@ class Child:
     """Answers jobs in the order in which they are sent, each within ``seconds``.
 
     sent: those without an answer yet; the first is the one that is being answered.
-    is_late: it was ended because the first took too long.
+    late: the one that took too long, because of which it was ended.
     """
 
     def __init__(self, process: Process, seconds: float) -> None:
@@ -78,7 +82,7 @@ class Child:
         self._requests, self._answers = process.stdin, process.stdout
         self._watch: asyncio.TimerHandle | None = None
         self.sent: deque[Job] = deque()
-        self.is_late = False
+        self.late: Job | None = None
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> Child:
@@ -111,7 +115,6 @@ class Child:
 
     def send(self, job: Job) -> None:
         """Have a job answered; what is answered before it may still be on its way."""
-        job.tries += 1
         self.sent.append(job)
         if len(self.sent) == 1:
             self._begin(job)
@@ -147,6 +150,7 @@ class Child:
 
     def _begin(self, job: Job) -> None:
         job.began = time.monotonic()
+        job.tries += 1
         self._watched(self._seconds)
 
     def _watched(self, seconds: float | None) -> None:
@@ -156,7 +160,11 @@ class Child:
         self._watch = None if seconds is None else later(seconds, self._too_late)
 
     def _too_late(self) -> None:
-        self.is_late = True
+        later = asyncio.get_running_loop().call_later
+        self._watch = later(GRACE_SECONDS, self._end_late)
+
+    def _end_late(self) -> None:
+        self.late = self.sent[0] if self.sent else None
         self._kill()
 
     def _kill(self) -> None:

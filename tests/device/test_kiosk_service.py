@@ -357,6 +357,41 @@ def test_images_of_the_inbox_take_their_room_too(tmp_path):
         assert peak < 400_000, f"{peak} kB"  # without it, above 500 MB
 
 
+def test_a_machine_that_stands_still_blames_no_image(tmp_path):
+    """The service is stopped for longer than an answer may take, and goes on."""
+    images = [
+        png(np.random.default_rng(each).integers(0, 256, (900, 900), np.uint8))
+        for each in range(12)
+    ]
+    with (
+        Served(tmp_path, BUNDLE, "--answer-seconds", 1) as served,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        for _ in range(3):
+            replies = [threads.submit(served.predict, each) for each in images]
+            time.sleep(0.12)
+            os.kill(served.process.pid, signal.SIGSTOP)
+            time.sleep(2)
+            os.kill(served.process.pid, signal.SIGCONT)
+            assert {each.result().status for each in replies} == {201}
+
+
+def test_images_that_were_given_up_are_not_held(tmp_path):
+    data = os.urandom(19 * 10**6)
+    with Served(tmp_path, BUNDLE, "--answer-seconds", 1) as served:
+
+        def resident() -> int:
+            status = Path(f"/proc/{served.process.pid}/status").read_text()
+            return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+
+        before = resident()
+        for _ in range(5):
+            assert served.predict(png()).status == 201  # so it is not being loaded
+            os.kill(served.child, signal.SIGSTOP)
+            assert served.predict(data).json["code"] == "answer-stopped"
+        assert resident() - before < 60_000  # one of them may be
+
+
 def test_a_stop_lets_requests_end(tmp_path):
     """SIGTERM under load: whoever was heard has an answer, and the record holds it."""
     with Served(tmp_path, BUNDLE) as served, ThreadPoolExecutor(8) as threads:
