@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,11 +48,11 @@ def install(
     ] = None,
     keep_images: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="Keep images. Default: they are not."),
+        typer.Option(metavar="DAYS", min=1, help="Keep images. Default: they are not."),
     ] = None,
     keep_records: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="Remove older records. Default: none."),
+        typer.Option(metavar="DAYS", min=1, help="Remove older records. Default: none."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address; another one needs a token and TLS.")
@@ -119,6 +120,7 @@ def install(
         keep_images=keep_images,
         keep_records=keep_records,
         memory_mb=memory,
+        compiles=find_spec("openvino") is not None,
     )
     files = units.files(station, screen=screen)
     if dry_run:

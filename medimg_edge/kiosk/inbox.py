@@ -84,10 +84,6 @@ class Inbox:
         """Whether there is a folder at all."""
         return bool(self._folders)
 
-    def items(self) -> list[Item]:
-        """The newest images, as ``look`` finds them."""
-        return self.look().items
-
     def look(self) -> Look:
         """The newest images that do not change any more. A folder that cannot be read is noted."""
         notes: list[str] = []

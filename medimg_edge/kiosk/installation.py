@@ -44,7 +44,8 @@ class Installation:
     program: medimg-edge. bundle: a path, or the name of a shipped one. user: of the service, whose
     record no other may touch; screen_user: of the browser. hosts: names by which others call it.
     data: a folder for the record and tune's choice. watched: folders of images, or of a DICOM
-    listener. keep_images, keep_records: days. memory_mb: of service and model.
+    listener. keep_images, keep_records: days. memory_mb: of service and model. compiles: a runtime
+    that is installed, such as OpenVINO, makes machine code while it runs.
 
     Nothing in it can be read by systemd as anything but a word. Construction raises ServiceRefused.
     """
@@ -62,6 +63,7 @@ class Installation:
     keep_images: float | None = None
     keep_records: float | None = None
     memory_mb: int = MEMORY_MB
+    compiles: bool = False
 
     def __post_init__(self) -> None:
         self._require_users()

@@ -11,7 +11,7 @@ import msgspec
 
 from medimg_edge import disk
 from medimg_edge.claim import claim
-from medimg_edge.errors import KeyReused, NotFound, RequestInvalid
+from medimg_edge.errors import KeyReused, LedgerDamaged, NotFound, RequestInvalid
 from medimg_edge.kiosk import ledger_reader, retention
 from medimg_edge.kiosk.chain import Entry, Pruned, Verified
 from medimg_edge.kiosk.kept import (
@@ -78,13 +78,14 @@ class Ledger(Reader):
     def acknowledge(self, name: str, comment: str) -> Future[Kept]:
         """Keep that an operator has seen an answer; the newest counts.
 
-        comment: at most COMMENT_CHARACTERS. Raises RequestInvalid. The future may have NotFound.
+        comment: at most COMMENT_CHARACTERS; what cannot be seen, such as a change of direction, is
+            left out. Raises RequestInvalid. The future may have NotFound.
         """
         if len(comment) > COMMENT_CHARACTERS:
             raise RequestInvalid(
                 f"The comment has {len(comment)} characters, and {COMMENT_CHARACTERS} are kept."
             )
-        comment = printable(comment)
+        comment = _visible(comment)
         body = msgspec.json.encode(Comment(comment)).decode()
 
         def work(tail: Tail) -> Kept:
@@ -146,6 +147,21 @@ def _answer(tail: Tail, name: str) -> Entry:
     return Entry(*row)
 
 
+def _visible(text: str) -> str:
+    spaced = " ".join(printable(text).split())
+    return "".join(each for each in spaced if each.isprintable())
+
+
+def _date(day: str, last: int) -> date:
+    try:
+        return date.fromisoformat(day)
+    except ValueError as error:
+        raise LedgerDamaged(
+            f"Entry {last} has no time that can be read: no entry is removed. `medimg-edge audit "
+            "verify` tells more."
+        ) from error
+
+
 def _prune(tail: Tail, days: float) -> int:
     """Remove a part of what is too old; 0 where nothing is left to do."""
     connection = tail.connection
@@ -155,7 +171,7 @@ def _prune(tail: Tail, days: float) -> int:
     if not rows:
         return 0
     today = now().date()
-    last_of_day = {date.fromisoformat(day): last for day, last in rows}
+    last_of_day = {_date(day, last): last for day, last in rows}
     (first,) = connection.execute("SELECT min(sequence) FROM entries").fetchone()
     old = retention.through(last_of_day.items(), today, days)
     if not old and today in last_of_day:

@@ -116,7 +116,7 @@ RemoveIPC=yes
 ProtectProc=invisible
 PrivateUsers=yes
 ProtectKernelTunables=yes
-MemoryDenyWriteExecute=yes
+{_memory(station)}
 RestrictNamespaces=yes
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
@@ -246,6 +246,12 @@ def _serve(station: Installation) -> list[object]:
     if station.secured is not None:  # %d: where systemd puts credentials
         words += ["--token-file", "%d/token", "--tls-cert", "%d/cert", "--tls-key", "%d/key"]
     return words
+
+
+def _memory(station: Installation) -> str:
+    if station.compiles:
+        return "# OpenVINO is installed, and compiles what it runs.\nMemoryDenyWriteExecute=no"
+    return "MemoryDenyWriteExecute=yes"
 
 
 def _record_folder(station: Installation) -> str:

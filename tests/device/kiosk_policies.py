@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,8 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 )
+SECONDS = 10
+"""Until something is shown."""
 
 
 def main(folder: Path) -> None:
@@ -35,6 +38,7 @@ def main(folder: Path) -> None:
         options.add_argument(each)
     browser = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
     try:
+        time.sleep(1)  # an authority is trusted a moment after the start
         for url in sys.stdin.read().split():
             print(json.dumps([url, shown(browser, url)]))
     finally:
@@ -44,8 +48,11 @@ def main(folder: Path) -> None:
 def shown(browser: webdriver.Chrome, url: str) -> str:
     with suppress(WebDriverException):  # it is told, too, where an error is shown
         browser.get(url)
-    script = "return document.body.innerText.split('\\n')[0]"
-    return browser.execute_script(script)
+    script = "return document.body ? document.body.innerText.trim().split('\\n')[0] : ''"
+    end = time.monotonic() + SECONDS
+    while not (line := browser.execute_script(script)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return line
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ systemd = pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd-analyze is
 
 TLS = Secured(Path("/etc/medimg/token"), Path("/etc/medimg/tls.crt"), Path("/etc/medimg/tls.key"))
 LOOPBACK = Installation(PROGRAM, "pneumonia-cxr")
-OTHER_FOLDER = Installation(PROGRAM, "/opt/bundles/ours", data=Path("/srv/disk/record"))
+OTHER_FOLDER = Installation(
+    PROGRAM, "/opt/bundles/ours", data=Path("/srv/disk/record"), compiles=True
+)
 REACHED = Installation(
     PROGRAM,
     "pneumonia-cxr",
@@ -133,6 +135,8 @@ def test_what_the_service_is_told():
     assert values(units.service(LOOPBACK), "IPAddressAllow") == ["localhost"]
     assert values(units.service(OTHER_FOLDER), "StateDirectory") == []
     assert values(units.service(OTHER_FOLDER), "ReadWritePaths") == ["/srv/disk/record"]
+    assert values(units.service(LOOPBACK), "MemoryDenyWriteExecute") == ["yes"]
+    assert values(units.service(OTHER_FOLDER), "MemoryDenyWriteExecute") == ["no"]
 
 
 def test_what_a_station_that_others_reach_is_told():

@@ -130,9 +130,9 @@ def test_the_newest_acknowledgement_counts(ledger):
     first = done(ledger.acknowledge(kept.id, ""))
     assert first.acknowledged is not None
     assert first.acknowledged.comment == ""
-    second = done(ledger.acknowledge(kept.id, "seen; \udc80 é 胸 \x00 'x' \"y\""))
+    second = done(ledger.acknowledge(kept.id, "seen; \udc80 é\r\n胸 \x00 'x' \u202e\"y\""))
     assert second.acknowledged is not None
-    assert second.acknowledged.comment == "seen; \\udc80 é 胸 \x00 'x' \"y\""
+    assert second.acknowledged.comment == "seen; \\udc80 é 胸  'x' \"y\""
     assert ledger.get(kept.id) == second
     assert ledger.page(acknowledged=True) == ([second], None)
     assert ledger.page(acknowledged=False) == ([other], None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from medimg_edge.errors import NotFound
+from medimg_edge.errors import LedgerDamaged, NotFound
 from medimg_edge.kiosk import ledger as ledgers
 from medimg_edge.kiosk.chain import GENESIS, Pruned, sealed
 from medimg_edge.kiosk.kept import body_of
@@ -164,3 +164,14 @@ def test_what_is_removed_is_overwritten(tmp_path):
         assert ledger.prune(3) == 2
     assert ids[0].encode() not in path.read_bytes()
     assert ids[2].encode() in path.read_bytes()
+
+
+def test_a_time_that_is_none_is_named_and_removes_nothing(tmp_path: Path):
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.append(new()).result()
+        with closing(sqlite3.connect(tmp_path / NAME)) as connection:
+            connection.execute("UPDATE entries SET time = 'yesterday, I believe'")
+            connection.commit()
+        with pytest.raises(LedgerDamaged, match="Entry 1 has no time"):
+            ledger.prune(1)
+        assert ledger.entries == 1
