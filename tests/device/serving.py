@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ class Reply(NamedTuple):
     """What came back."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property
