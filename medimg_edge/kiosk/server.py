@@ -28,7 +28,9 @@ STOP_SECONDS = 10
 IDLE_SECONDS = 5
 """For a connection without a request."""
 
-_BACKLOG = 256
+_BACKLOG = 128
+"""Connections that are accepted at once; of those before, as many may not be closed yet."""
+
 _OTHER_DESCRIPTORS = 100
 _TICK_SECONDS = 1.0
 
@@ -241,7 +243,7 @@ def _tls(files: TlsFiles) -> ssl.SSLContext:
 def _places(limits: Limits) -> Places:
     """As many as told, or as there are descriptors for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    others = _BACKLOG + _OTHER_DESCRIPTORS
+    others = 2 * _BACKLOG + _OTHER_DESCRIPTORS
     wanted = limits.connections + others
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
