@@ -44,6 +44,7 @@
     ├── MachineFault                machine                                  (record: "error")
     ├── NodeError                   node
     ├── LedgerError                 a kiosk's record that cannot be relied on
+    │   ├── LedgerMissing           ledger-missing
     │   ├── LedgerDamaged           ledger-damaged
     │   └── LedgerUnknown           ledger-unknown
     ├── ServiceError                a request that the kiosk's service does not answer
@@ -345,6 +346,12 @@ class LedgerError(MedimgEdgeError):
     """A kiosk's record that cannot be relied on."""
 
     code = "ledger"
+
+
+class LedgerMissing(LedgerError):
+    """There is no record where it was looked for, or nothing was written to it yet."""
+
+    code = "ledger-missing"
 
 
 class LedgerDamaged(LedgerError):

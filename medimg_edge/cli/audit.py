@@ -120,12 +120,12 @@ def export(
 
 def _folder(data: Path | None) -> Path:
     from medimg_edge import state
-    from medimg_edge.errors import LedgerError
+    from medimg_edge.errors import LedgerMissing
 
     if data is not None:
         return data
     if (kept := state.folder()) is None:
-        raise LedgerError("This user has no home with a record: say where it is with --data DIR.")
+        raise LedgerMissing("This user has no home with a record: say where it is with --data DIR.")
     return kept / "kiosk"
 
 

@@ -120,7 +120,7 @@ def install(
         keep_images=keep_images,
         keep_records=keep_records,
         memory_mb=memory,
-        compiles=find_spec("openvino") is not None,
+        compiles=_compiles(program, root),
     )
     files = units.files(station, screen=screen)
     if dry_run:
@@ -152,6 +152,14 @@ def wait(
 def _program() -> Path:
     """What runs now, as its own environment names it; not where a link leads."""
     return Path(sys.executable).parent / "medimg-edge"
+
+
+def _compiles(program: Path | None, root: Path | None) -> bool:
+    """Whether OpenVINO is in the program's environment; of another one, by its files."""
+    if program is None:
+        return find_spec("openvino") is not None
+    environment = Path(root or "/", *program.parts[1:]).parent.parent
+    return any(environment.glob("lib*/python3*/site-packages/openvino"))
 
 
 def _bundle(given: str) -> str:

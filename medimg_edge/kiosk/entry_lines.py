@@ -19,8 +19,8 @@ CSV_COLUMNS = (
 )
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\n"
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula where a cell begins with it."""
+_FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for a formula where a cell begins with it, also after white space."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,4 +111,5 @@ def _facts(record: _Record) -> dict[str, object]:
 
 
 def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    is_formula = isinstance(value, str) and value.lstrip().startswith(_FORMULA)
+    return f"'{value}" if is_formula else value

@@ -78,9 +78,10 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comment(msgspec.Struct, frozen=True):
-    """The body of an "acknowledgement" entry."""
+    """The body of an "acknowledgement" entry. answer: the sequence of what was seen."""
 
     comment: str
+    answer: int
 
 
 class _Told(msgspec.Struct, frozen=True):

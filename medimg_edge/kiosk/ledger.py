@@ -12,8 +12,8 @@ import msgspec
 from medimg_edge import disk
 from medimg_edge.claim import claim
 from medimg_edge.errors import KeyReused, LedgerDamaged, NotFound, RequestInvalid
-from medimg_edge.kiosk import ledger_reader, retention
-from medimg_edge.kiosk.chain import Entry, Pruned, Verified
+from medimg_edge.kiosk import retention
+from medimg_edge.kiosk.chain import Entry, Pruned
 from medimg_edge.kiosk.kept import (
     COMMENT_CHARACTERS,
     Acknowledged,
@@ -86,10 +86,10 @@ class Ledger(Reader):
                 f"The comment has {len(comment)} characters, and {COMMENT_CHARACTERS} are kept."
             )
         comment = _visible(comment)
-        body = msgspec.json.encode(Comment(comment)).decode()
 
         def work(tail: Tail) -> Kept:
             answer = _answer(tail, name)
+            body = msgspec.json.encode(Comment(comment, answer.sequence)).decode()
             entry = tail.add("acknowledgement", name, body)
             return kept_of(answer, Acknowledged(entry.time, comment))
 
@@ -110,10 +110,6 @@ class Ledger(Reader):
         while found := self._writer.submit(lambda tail: _prune(tail, days)).result():
             removed += found
         return removed
-
-    def verify(self, head: str | None = None) -> Verified:
-        """See ``ledger_reader.verify``."""
-        return ledger_reader.verify(self.folder, head)
 
 
 def _make(path: Path) -> None:
@@ -148,8 +144,9 @@ def _answer(tail: Tail, name: str) -> Entry:
 
 
 def _visible(text: str) -> str:
-    spaced = " ".join(printable(text).split())
-    return "".join(each for each in spaced if each.isprintable())
+    """On one line, so that it can be read in any list and on any screen as it was written."""
+    seen = (each for each in printable(text) if each.isprintable() or each.isspace())
+    return " ".join("".join(seen).split())
 
 
 def _date(day: str, last: int) -> date:

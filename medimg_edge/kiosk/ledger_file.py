@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from medimg_edge.errors import LedgerDamaged, LedgerError, LedgerUnknown, WriteError
+from medimg_edge.errors import LedgerDamaged, LedgerMissing, LedgerUnknown, WriteError
 
 NAME = "record.sqlite3"
 
@@ -33,10 +33,11 @@ MIGRATIONS = (
         decision TEXT AS (json_extract(body, '$.record.decision')),
         code TEXT AS (json_extract(body, '$.record.code')),
         input_sha256 TEXT AS (json_extract(body, '$.input_sha256')),
-        key TEXT AS (json_extract(body, '$.key'))
+        key TEXT AS (json_extract(body, '$.key')),
+        answer INTEGER AS (json_extract(body, '$.answer'))
     ) STRICT;
     CREATE UNIQUE INDEX answers ON entries (id) WHERE kind = 'answer';
-    CREATE INDEX acknowledgements ON entries (id) WHERE kind = 'acknowledgement';
+    CREATE INDEX acknowledgements ON entries (answer) WHERE kind = 'acknowledgement';
     CREATE UNIQUE INDEX keys ON entries (key) WHERE kind = 'answer' AND key IS NOT NULL;
     CREATE INDEX times ON entries (time);
     CREATE INDEX statuses ON entries (status) WHERE kind = 'answer';
@@ -96,13 +97,15 @@ def open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection beside the one that writes. Raises as ``open_to_write``, and LedgerError."""
+    """A connection beside the one that writes. Raises as ``open_to_write``, and LedgerMissing."""
     with sqlite_errors(path):
         connection = _connect(path, "ro")
         try:
             _prepare(connection, path)
             if not version_of(connection):
-                raise LedgerError(f"The record {path} is empty: no service has written to it yet.")
+                raise LedgerMissing(
+                    f"The record {path} is empty: no service has written to it yet."
+                )
         except BaseException:
             connection.close()
             raise
@@ -113,10 +116,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 def opened_anywhere(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to read by, also where nothing may be written, such as to a copy on a disc.
 
-    Raises as ``open_to_write``, and LedgerError where there is no file.
+    Raises as ``open_to_write``, and LedgerMissing where there is no file.
     """
     if not path.is_file():
-        raise LedgerError(
+        raise LedgerMissing(
             f"{path.parent} holds no record: {path.name} is not there. Name the folder that was "
             "given to `serve`."
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from queue import LifoQueue
 
 import msgspec
 
@@ -25,15 +26,28 @@ from medimg_edge.kiosk.ledger_file import (
 PAGE = 200
 """The most answers that one list gives."""
 
+CONNECTIONS = 4
+"""So many read at a time: an answer does not wait for a list that takes long."""
+
 COLUMNS = "sequence, time, kind, id, body, previous, hash"
 
-_ANSWERS = """
-    SELECT e.sequence, e.time, e.kind, e.id, e.body, e.previous, e.hash, a.time, a.body
-    FROM entries e LEFT JOIN entries a ON a.sequence = (
-        SELECT max(sequence) FROM entries WHERE kind = 'acknowledgement' AND id = e.id
-    )
+_SELECTED = "SELECT e.sequence, e.time, e.kind, e.id, e.body, e.previous, e.hash, a.time, a.body"
+
+_NEWEST = "SELECT max(sequence) FROM entries WHERE kind = 'acknowledgement' AND answer ="
+
+_ANSWERS = f"""
+    {_SELECTED} FROM entries e LEFT JOIN entries a ON a.sequence = ({_NEWEST} e.sequence)
     WHERE e.kind = 'answer'
 """
+
+# In the order of the answers, from the index of acknowledgements: CROSS is a's turn first.
+_ACKNOWLEDGED = f"""
+    {_SELECTED} FROM entries a CROSS JOIN entries e ON e.sequence = a.answer
+    WHERE a.kind = 'acknowledgement' AND a.sequence = ({_NEWEST} a.answer) AND e.kind = 'answer'
+"""
+
+# Where a clock only goes forward, all between them is of that time.
+_OF_TIME = "FROM entries INDEXED BY times WHERE time >= ? AND time < ?"
 
 
 class Reader:
@@ -44,13 +58,16 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = open_to_read(path)
-        self._lock = threading.Lock()
+        self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._idle.put(open_to_read(path))
 
     def close(self) -> None:
-        """Nothing can be read after that."""
-        with self._lock:
-            self._connection.close()
+        """Wait for those who read. Nothing can be read after that."""
+        every = [self._idle.get() for _ in range(CONNECTIONS)]
+        for each in every:
+            each.close()
+            self._idle.put(each)
 
     def get(self, name: str) -> Kept | None:
         """The answer with an id."""
@@ -82,20 +99,24 @@ class Reader:
         more.
         """
         limit = min(limit, PAGE)
-        conditions = {
-            "e.sequence < ?": before,
+        number = "a.answer" if acknowledged else "e.sequence"
+        asked = {
+            f"{number} < ?": before,
             "e.status = ?": status,
             "e.decision = ?": decision,
             "e.code = ?": code,
             "e.input_sha256 = ?": input_sha256,
-            "e.time >= ?": since and stamp(since),
-            "e.time < ?": until and stamp(until),
-            "(a.sequence IS NOT NULL) = ?": acknowledged,
         }
-        asked = {each: value for each, value in conditions.items() if value is not None}
-        where = "".join(f" AND {each}" for each in asked)
+        conditions = {each: [value] for each, value in asked.items() if value is not None}
+        if since is not None or until is not None:
+            conditions |= _of_time(number, *_period(since, until))
+        if acknowledged is False:
+            conditions["a.sequence IS NULL"] = []
+        where = "".join(f" AND {each}" for each in conditions)
         found = self._kept(
-            f"{_ANSWERS}{where} ORDER BY e.sequence DESC LIMIT ?", *asked.values(), limit + 1
+            f"{_ACKNOWLEDGED if acknowledged else _ANSWERS}{where} ORDER BY {number} DESC LIMIT ?",
+            *chain.from_iterable(conditions.values()),
+            limit + 1,
         )
         more = len(found) > limit
         return found[:limit], found[limit - 1].sequence if more else None
@@ -124,8 +145,26 @@ class Reader:
             ) from error
 
     def _rows(self, query: str, *values: object) -> list[tuple]:
-        with self._lock, sqlite_errors(self._path):
-            return self._connection.execute(query, values).fetchall()
+        connection = self._idle.get()
+        try:
+            with sqlite_errors(self._path):
+                return connection.execute(query, values).fetchall()
+        finally:
+            self._idle.put(connection)
+
+
+def _of_time(number: str, since: str, until: str) -> dict[str, list]:
+    """Conditions, and their values."""
+    return {
+        f"{number} >= (SELECT min(sequence) {_OF_TIME})": [since, until],
+        f"{number} <= (SELECT max(sequence) {_OF_TIME})": [since, until],
+        "e.time >= ? AND e.time < ?": [since, until],
+    }
+
+
+def _period(since: datetime | None, until: datetime | None) -> tuple[str, str]:
+    """As the record writes times; what is not given is before or after all of them."""
+    return stamp(since) if since else "", stamp(until) if until else "~"
 
 
 def _kept(row: tuple) -> Kept:
@@ -137,14 +176,14 @@ def verify(folder: Path, head: str | None = None) -> Verified:
     """Check the whole record in a folder, also while a service writes it, or on a read-only disk.
 
     head: a hash that was noted earlier, which has to be in it. Raises LedgerDamaged, which says
-    what is wrong with which entry; LedgerUnknown; LedgerError where there is none; WriteError.
+    what is wrong with which entry; LedgerUnknown; LedgerMissing where there is none; WriteError.
     """
     with _opened(folder / NAME) as connection:
         require_whole(connection)
-        chain = Chain(head)
+        followed = Chain(head)
         for entry in _entries(connection):
-            chain.add(entry)
-        return chain.end()
+            followed.add(entry)
+        return followed.end()
 
 
 def entries(
@@ -174,7 +213,7 @@ def _entries(
     rows = connection.execute(
         # In the order of the chain: the plus keeps SQLite from sorting by the index of times.
         f"SELECT {COLUMNS} FROM entries WHERE +time >= ? AND +time < ? ORDER BY sequence",
-        (stamp(since) if since else "", stamp(until) if until else "~"),
+        _period(since, until),
     )
     for row in rows:
         yield Entry(*row)

@@ -14,6 +14,7 @@ from medimg_edge.errors import WriteError
 from medimg_edge.kiosk.kept import Kept, New, Source, Timings
 from medimg_edge.kiosk.ledger import Ledger
 from medimg_edge.kiosk.ledger_file import Synchronous
+from medimg_edge.kiosk.ledger_reader import verify
 from medimg_edge.record import Answer, Failure, Finding, Model, encode
 
 SHA = "5e" * 32
@@ -130,7 +131,7 @@ def fill(folder: str, acknowledged: str) -> None:
     assert len(safe) >= len(full) + 20
     assert all(ledger.get(each) for each in safe)
     assert not any(ledger.get(each) for each in adding.failed)
-    assert ledger.verify().entries == len(safe)
+    assert verify(record).entries == len(safe)
     ledger.close()
     print(len(safe), len(adding.failed))
 

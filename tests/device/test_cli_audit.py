@@ -8,8 +8,11 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from medimg_edge.kiosk.chain import GENESIS, sealed
+from medimg_edge.kiosk.entry_lines import CSV_COLUMNS, csv_lines
 from medimg_edge.kiosk.kept import Kept
 from medimg_edge.kiosk.ledger import Ledger
 from medimg_edge.kiosk.ledger_reader import entries
@@ -106,7 +109,7 @@ def test_what_is_no_head(kept, called, head):
 def test_none(folder, called, words):
     done = called("audit", *words)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error [ledger]: {folder} holds no record")
+    assert done.stderr.startswith(f"error [ledger-missing]: {folder} holds no record")
     Ledger(folder).close()
     done = called("audit", *words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -166,6 +169,15 @@ def test_a_spreadsheet_calculates_nothing(kept, called):
         'fine, "quoted" li ne',
     ]
     assert not [cell for row in rows for cell in row.values() if cell[:1] in set("=+-@\t\r")]
+
+
+@pytest.mark.parametrize("begin", ["", " ", "\t", "\r", "\n ", "\u00a0", "\u3000"])
+def test_a_formula_after_white_space(begin):
+    """As another program may have written it."""
+    body = msgspec.json.encode({"comment": f"{begin}=1", "answer": 1}).decode()
+    text = csv_lines(sealed(2, "", "acknowledgement", "", body, GENESIS))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""), CSV_COLUMNS)
+    assert row["comment"] == f"'{begin}=1"
 
 
 def test_of_a_time(kept, called):

@@ -268,6 +268,17 @@ def test_dry_run_prints_what_would_be_written(words: tuple[str, ...], tmp_path: 
     assert ("not installed: cage" in written.err) is not bool(words)
 
 
+@pytest.mark.parametrize("package", ["openvino", "onnxruntime"])
+def test_openvino_may_compile(package: str, tmp_path: Path):
+    """Where it is in the environment of the program."""
+    environment = tmp_path / PROGRAM.parent.parent.relative_to("/")
+    (environment / "lib" / "python3.11" / "site-packages" / package).mkdir(parents=True)
+    assert install("pneumonia-cxr", "--root", tmp_path).code == 0
+    text = (tmp_path / units.SERVICE.relative_to("/")).read_text()
+    expected = "no" if package == "openvino" else "yes"
+    assert values(text, "MemoryDenyWriteExecute") == [expected]
+
+
 def test_it_is_written_anew_whole(tmp_path: Path):
     unit = tmp_path / units.SERVICE.relative_to("/")
     unit.parent.mkdir(parents=True)

@@ -15,23 +15,24 @@ from concurrent.futures import Future
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from medimg_edge.errors import (
     KeyReused,
     LedgerDamaged,
-    LedgerError,
+    LedgerMissing,
     LedgerUnknown,
     NotFound,
     RequestInvalid,
     WriteError,
 )
+from medimg_edge.kiosk import ledger_reader
 from medimg_edge.kiosk.chain import GENESIS
 from medimg_edge.kiosk.kept import COMMENT_CHARACTERS, Kept
 from medimg_edge.kiosk.ledger import Ledger
-from medimg_edge.kiosk.ledger_file import MIGRATIONS, NAME, migrate, version_of
+from medimg_edge.kiosk.ledger_file import MIGRATIONS, NAME, migrate, open_to_read, version_of
 from medimg_edge.kiosk.ledger_reader import PAGE, entries, verify
 from medimg_edge.kiosk.ledger_writer import Tail, Writer
 from tests.device.ledger_writing import SHA, answer, failure, new
@@ -81,7 +82,7 @@ def test_it_is_there_after_a_restart(folder):
         assert (ledger.entries, ledger.head) == (1, head)
         second = done(ledger.append(new()))
         assert second.sequence == 2
-        found = ledger.verify(head)
+        found = verify(folder, head)
         assert (found.entries, found.head, found.after) == (2, ledger.head, 1)
 
 
@@ -89,7 +90,7 @@ def test_an_empty_record(ledger, folder):
     assert (ledger.entries, ledger.head) == (0, GENESIS)
     assert ledger.page() == ([], None)
     assert ledger.prune(1) == 0
-    assert ledger.verify(GENESIS).entries == 0
+    assert verify(folder, GENESIS).entries == 0
     assert list(entries(folder)) == []
 
 
@@ -124,19 +125,20 @@ def test_nothing_heavy_is_imported():
     assert run.stdout == "[]\n"
 
 
-def test_the_newest_acknowledgement_counts(ledger):
+def test_the_newest_acknowledgement_counts(ledger, folder):
     kept = done(ledger.append(new()))
     other = done(ledger.append(new()))
     first = done(ledger.acknowledge(kept.id, ""))
     assert first.acknowledged is not None
     assert first.acknowledged.comment == ""
-    second = done(ledger.acknowledge(kept.id, "seen; \udc80 é\r\n胸 \x00 'x' \u202e\"y\""))
+    given = "\tseen; \udc80 é\r\n胸 \x00 'x' \u202e\u2066\"y\"\u2069\x1b\x85"
+    second = done(ledger.acknowledge(kept.id, given))
     assert second.acknowledged is not None
-    assert second.acknowledged.comment == "seen; \\udc80 é 胸  'x' \"y\""
+    assert second.acknowledged.comment == "seen; \\udc80 é 胸 'x' \"y\""
     assert ledger.get(kept.id) == second
     assert ledger.page(acknowledged=True) == ([second], None)
     assert ledger.page(acknowledged=False) == ([other], None)
-    assert ledger.verify().entries == 4
+    assert verify(folder).entries == 4
 
 
 def test_what_cannot_be_acknowledged(ledger):
@@ -233,6 +235,124 @@ def test_filters(ledger):
         assert ledger.page(**asked) == (found, None), asked
 
 
+class Seen:
+    """What the connections that read are asked, and how many steps of SQLite's machine it takes."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.steps = 0
+
+    def open(self, path: Path) -> sqlite3.Connection:
+        connection = open_to_read(path)
+        connection.set_trace_callback(self.statements.append)
+        connection.set_progress_handler(self._step, 1)
+        return connection
+
+    def of(self, ledger: Ledger, **asked: Any) -> tuple[list[int], int, list[str]]:
+        """The sequences of a page, the steps, and how SQLite says that it looked."""
+        self.statements.clear()
+        self.steps = 0
+        page, _ = ledger.page(limit=3, **asked)
+        steps = self.steps
+        (statement,) = self.statements
+        with closing(open_to_read(ledger.folder / NAME)) as connection:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+        return [each.sequence for each in page], steps, [row[3] for row in plan]
+
+    def _step(self) -> int:
+        self.steps += 1
+        return 0
+
+
+FAR = datetime(2999, 1, 1)
+ACKNOWLEDGED, TIMES = "a USING INDEX acknowledgements", "USING COVERING INDEX times"
+
+
+@pytest.mark.parametrize(
+    ("asked", "index", "found"),
+    [
+        ({"acknowledged": True}, f"SCAN {ACKNOWLEDGED}", [3, 2, 1]),
+        ({"acknowledged": True, "before": 3}, f"SEARCH {ACKNOWLEDGED}", [2, 1]),
+        ({"acknowledged": True, "since": FAR}, f"SEARCH {ACKNOWLEDGED}", []),
+        ({"acknowledged": False, "since": FAR}, TIMES, []),
+        ({"since": FAR}, TIMES, []),
+        ({"until": datetime(1999, 1, 1)}, TIMES, []),
+        ({"since": FAR, "status": "ok"}, TIMES, []),
+    ],
+)
+def test_a_list_reads_no_more_than_it_gives(folder, monkeypatch, asked, index, found):
+    seen = Seen()
+    monkeypatch.setattr(ledger_reader, "open_to_read", seen.open)
+    with closing(Ledger(folder)) as ledger:
+        kept = [done(ledger.append(new())) for _ in range(3)]
+        for each in (kept[0], kept[2], kept[1], kept[2]):
+            done(ledger.acknowledge(each.id, "seen"))
+        few = seen.of(ledger, **asked)
+        for each in [ledger.append(new()) for _ in range(500)]:
+            done(each)
+        sequences, steps, plan = seen.of(ledger, **asked)
+    assert few[0] == sequences == found
+    assert steps <= few[1] + 20, plan  # by one for each entry it would be 500
+    assert any(index in each for each in plan), plan
+    assert not [each for each in plan if "TEMP B-TREE" in each or each in ("SCAN e", "SCAN a")]
+
+
+def test_a_list_by_a_clock_that_was_wrong(folder):
+    """What was written between two entries may be of another time."""
+    with closing(Ledger(folder)) as ledger:
+        kept = [done(ledger.append(new())) for _ in range(5)]
+        with closing(sqlite3.connect(folder / NAME, isolation_level=None)) as other:
+            for sequence, year in ((1, 2001), (2, 2099), (3, 2002), (4, 1970), (5, 2003)):
+                time = f"{year}-01-01T00:00:00.000Z"
+                other.execute("UPDATE entries SET time = ? WHERE sequence = ?", (time, sequence))
+        for sequence in (1, 2, 3, 5):
+            done(ledger.acknowledge(kept[sequence - 1].id, ""))
+        period: dict[str, Any] = {"since": datetime(2001, 1, 1), "until": datetime(2004, 1, 1)}
+        cases: tuple[tuple[dict[str, Any], list[int]], ...] = (
+            ({}, [5, 3, 1]),
+            ({"acknowledged": True}, [5, 3, 1]),
+            ({"acknowledged": False}, []),
+            ({"before": 5, "status": "ok"}, [3, 1]),
+        )
+        for asked, expected in cases:
+            page, _ = ledger.page(**period, **asked)
+            assert [each.sequence for each in page] == expected, asked
+
+
+def test_an_answer_does_not_wait_for_a_list(folder, monkeypatch):
+    """One that is in the middle of reading, for as long as it takes."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def step() -> int:
+        if threading.current_thread().name == "list":
+            reading.set()
+            go_on.wait(60)
+        return 0
+
+    def opened(path: Path) -> sqlite3.Connection:
+        connection = open_to_read(path)
+        connection.set_progress_handler(step, 1)
+        return connection
+
+    monkeypatch.setattr(ledger_reader, "open_to_read", opened)
+    with closing(Ledger(folder)) as ledger:
+        kept = done(ledger.append(new(key=KEY)))
+        lists = threading.Thread(target=ledger.page, name="list")
+        lists.start()
+        try:
+            assert reading.wait(60)
+            found = []
+            other = threading.Thread(
+                target=lambda: found.extend((ledger.get(kept.id), ledger.of_key(KEY))), daemon=True
+            )
+            other.start()
+            other.join(20)
+            assert found == [kept, kept.id]
+        finally:
+            go_on.set()
+            lists.join()
+
+
 def commits(wal: Path) -> int:
     """How many a file that is written ahead holds: https://sqlite.org/fileformat2.html#walformat."""
     data = wal.read_bytes()
@@ -259,7 +379,7 @@ def test_many_in_one_commit(ledger, folder):
             done(future)
     assert done(last).acknowledged
     assert commits(folder / f"{NAME}-wal") - before <= 2
-    assert ledger.verify().entries == 102
+    assert verify(folder).entries == 102
 
 
 def test_a_commit_that_fails_keeps_nothing(folder):
@@ -288,7 +408,7 @@ def test_a_commit_that_fails_keeps_nothing(folder):
     assert verify(folder).entries == kept + 1
 
 
-def test_from_many_threads(ledger):
+def test_from_many_threads(ledger, folder):
     kept: list[Kept] = []
 
     def add() -> None:
@@ -303,7 +423,7 @@ def test_from_many_threads(ledger):
     for each in threads:
         each.join()
     assert sorted(each.sequence for each in kept) == list(range(1, 201))
-    assert ledger.verify().entries == 200
+    assert verify(folder).entries == 200
 
 
 def test_what_is_cancelled_before_its_turn_is_not_written(ledger, folder):
@@ -334,8 +454,8 @@ def test_closing_finishes_what_was_given(folder):
 def test_anybody_can_check_it(ledger, folder):
     """By what the docstring of ``chain`` says, and nothing of medimg-edge."""
     kept = done(ledger.append(new()))
-    done(ledger.acknowledge(kept.id, 'é 胸 \x7f \x1f \n / \\ " \u2028 🫁'))
-    done(ledger.started(b"{}"))
+    done(ledger.acknowledge(kept.id, 'é 胸 / \\ " 🫁'))
+    done(ledger.started('{\r\n\t"a": "é 胸 \x7f \\u001f / \\\\ \\" \u2028 🫁"}'.encode()))
     previous = "0" * 64
     for each in entries(folder):
         values = [each.sequence, each.time, each.kind, each.id, each.body]
@@ -398,11 +518,11 @@ class TestMigrations:
                 use(folder)
 
     def test_none(self, folder):
-        with pytest.raises(LedgerError, match="holds no record"):
+        with pytest.raises(LedgerMissing, match="holds no record"):
             verify(folder)
         folder.mkdir()
         (folder / NAME).touch()
-        with pytest.raises(LedgerError, match="is empty"):
+        with pytest.raises(LedgerMissing, match="is empty"):
             verify(folder)
         Ledger(folder).close()
         assert verify(folder).entries == 0

@@ -118,7 +118,7 @@ def test_what_is_older_is_removed(tmp_path):
             ledger.acknowledge(ids[0], "").result()
         assert ledger.entries == 7
         assert ledger.prune(5) == 0
-        found = ledger.verify(hashes[4])
+        found = verify(folder, hashes[4])
         assert (found.entries, found.after) == (7, 7)
         *kept, last = entries(folder)
         assert [each.hash for each in kept] == hashes[5:]
@@ -127,7 +127,7 @@ def test_what_is_older_is_removed(tmp_path):
         )
         later = ledger.append(new()).result()
         assert ledger.prune(3) == 2
-        assert ledger.verify().entries == 7
+        assert verify(folder).entries == 7
         assert ledger.get(later.id) == later
     assert verify(folder).entries == 7
 
@@ -139,7 +139,7 @@ def test_removed_in_parts(tmp_path, monkeypatch):
     with closing(Ledger(tmp_path)) as ledger:
         assert ledger.prune(4) == 7
         assert [each.kind for each in entries(tmp_path)] == ["answer"] * 5 + ["pruned"] * 3
-        assert ledger.verify().entries == 8
+        assert verify(tmp_path).entries == 8
 
 
 def test_a_day_without_an_answer_is_kept(tmp_path):
@@ -153,7 +153,7 @@ def test_a_day_without_an_answer_is_kept(tmp_path):
         assert msgspec.json.decode(last.body, type=Pruned) == Pruned(
             through=0, hash=GENESIS, days=30
         )
-        assert ledger.verify().entries == 3
+        assert verify(tmp_path).entries == 3
 
 
 def test_what_is_removed_is_overwritten(tmp_path):
