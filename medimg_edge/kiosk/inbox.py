@@ -118,8 +118,10 @@ class Inbox:
         return Item(self._id(file), _printable(file.name), file.kind, told, file.bytes)
 
     def _id(self, file: _File) -> str:
+        """Of a file that is replaced, another: it is another image."""
         path = os.fsencode(os.path.join(file.folder, *file.parts))
-        return hmac.new(self._secret, path, hashlib.sha256).hexdigest()[:_ID_CHARACTERS]
+        said = b"%s\0%d\0%d" % (path, file.arrived_ns, file.bytes)
+        return hmac.new(self._secret, said, hashlib.sha256).hexdigest()[:_ID_CHARACTERS]
 
 
 def _is_listener(folder: str) -> bool:

@@ -172,10 +172,12 @@ def _sampled(values: NDArray) -> Samples:
 
 
 def _answer(found: Prediction | None) -> str | None:
-    """The label that is answered; of several findings the most probable."""
+    """The label that is answered; of several findings the most probable of what is likely."""
     if found is None:
         return None
-    return found.label or max(found.findings, key=lambda each: each.probability).label
+    ranks = {"positive": 2, "refer": 1}
+    main = max(found.findings, key=lambda each: (ranks.get(each.decision, 0), each.probability))
+    return found.label or main.label
 
 
 def _covers(size: tuple[int, int], spec: Preprocessing) -> tuple[float, float, float, float]:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,58 @@ def test_answers_of_today_are_listed_confirmed_and_opened_again(page, served, ph
     assert page.text("#headline") == words
 
 
+SLOW = """
+    const real = window.fetch;
+    window.fetch = async (path, ...rest) => {
+      if (String(path).startsWith(arguments[0]) && (rest[0]?.method ?? 'GET') === arguments[1])
+        await new Promise((done) => setTimeout(done, arguments[2]));
+      return real(path, ...rest);
+    };
+"""
+
+
+def test_an_answer_that_comes_late_is_not_shown_over_a_new_one(page, phantoms):
+    page.choose(phantoms["opacity"])
+    old = page.run("return location.hash.slice(1)")
+    page.home()
+    row = f'#history [data-id="{old}"]'
+    page.wait(f"document.querySelector('{row}')")
+    page.run(SLOW, f"/v1/predictions/{old}", "GET", 1500)
+    page.click(row)
+    page.choose(phantoms["normal"])
+    new = page.run("return location.hash.slice(1)")
+    assert new != old
+    words = page.text("#headline")
+    time.sleep(2)
+    assert (page.run("return location.hash.slice(1)"), page.text("#headline")) == (new, words)
+
+
+def test_while_a_picture_is_read_nothing_else_is_shown_or_taken(page, phantoms):
+    page.choose(phantoms["opacity"])
+    page.home()
+    page.wait("document.querySelector('#history .row')")
+    page.run(SLOW, "/v1/predictions", "POST", 2000)
+    page.find("#file").send_keys(str(phantoms["normal"]))
+    page.wait("document.body.dataset.waiting === 'true'")
+    assert page.run("return document.getElementById('lists').inert")
+    page.find("#file").send_keys(str(phantoms["opacity"]))
+    page.wait("document.getElementById('wait-note').textContent")
+    assert page.text("#wait-name") == phantoms["normal"].name
+    page.wait("document.body.dataset.view === 'result'")
+    assert page.text("#file-name") == phantoms["normal"].name
+    assert not page.run("return document.getElementById('lists').inert")
+
+
+def test_an_answer_is_confirmed_once(page, served, phantoms):
+    page.choose(phantoms["opacity"])
+    before = served.get("/v1/station").json["record"]["entries"]
+    page.click("#confirm")
+    page.run("for (let i = 0; i < 3; i++) document.getElementById('confirm-send').click()")
+    page.wait("!document.getElementById('confirmed').hidden")
+    time.sleep(0.5)
+    assert served.get("/v1/station").json["record"]["entries"] == before + 1
+
+
 def test_older_answers_come_when_they_are_asked_for(page, served):
     for _ in range(52):
         assert served.predict(png()).status == 201
@@ -596,7 +649,7 @@ def test_text_of_others_is_shown_as_text(
         assert page.text("#heat-label option") == HOSTILE
         assert_plain(page)
         printed = page.pdf(*LETTER)
-        assert len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) == 1
+        assert len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) <= 2  # and nothing is cut off
         page.click("#model")
         assert HOSTILE in page.text("#about-facts")
         assert_plain(page)

@@ -245,3 +245,19 @@ def test_rights(folder: Path):
         f"closed.png {InputMissing.code}",
         "open.png (b'image', 'folder')",
     ]
+
+
+def test_a_file_that_is_replaced_is_another_image(folder: Path):
+    """A machine may export each image under the same name."""
+    path = written(folder / "CURRENT.png", b"one")
+    settle()
+    inbox = Inbox([folder])
+    (first,) = inbox.look().items
+    written(path, b"two")
+    settle()
+    (second,) = inbox.look().items
+    assert (first.name, second.name) == ("CURRENT.png", "CURRENT.png")
+    assert first.id != second.id
+    assert inbox.read(second.id, 10)[0] == b"two"
+    with pytest.raises(NotFound):
+        inbox.read(first.id, 10)

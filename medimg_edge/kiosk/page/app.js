@@ -25,6 +25,9 @@ const answered = new Map();
 /** What is open: {prediction, problem, attempt, name}, or null at home. */
 let open = null;
 
+/** Raised by whatever changes what is shown: what was asked for before that comes too late. */
+let turn = 0;
+
 await texts.load();
 const viewer = new Viewer(() => printed());
 const intake = new Intake(leave, came);
@@ -73,16 +76,17 @@ async function navigate() {
     if (open) home();
     return;
   }
-  if (open?.prediction?.id === id || watch.state === "sign-in") return;
-  try {
-    const prediction = await find(id);
-    show({ prediction, attempt: attempts.get(id), name: names.get(id) });
-  } catch (error) {
-    show({ prediction: null, problem: failure(error.code, error.message) });
-  }
+  if (open?.prediction?.id === id || watch.state === "sign-in" || intake.sending) return;
+  const mine = (turn += 1);
+  const found = await find(id).then(
+    (prediction) => ({ prediction, attempt: attempts.get(id), name: names.get(id) }),
+    (error) => ({ prediction: null, problem: failure(error.code, error.message) }),
+  );
+  if (mine === turn && ID.exec(location.hash)?.[1] === id) show(found);
 }
 
 function show(next) {
+  turn += 1;
   open = next;
   document.body.dataset.view = "result";
   byId("home").hidden = true;
@@ -95,6 +99,7 @@ function show(next) {
 }
 
 function home() {
+  turn += 1;
   open = null;
   viewer.close();
   sheet.render({ prediction: null }, null, viewer);
@@ -116,6 +121,7 @@ function renderResult() {
 
 /** Home, if it is not there already. */
 function leave() {
+  turn += 1;
   if (!open) return;
   if (location.hash) window.history.pushState(null, "", location.pathname);
   home();
@@ -126,8 +132,11 @@ function printed() {
 }
 
 function stationChanged({ state, told, facts }) {
-  const hasChanged = document.body.dataset.state !== state;
-  document.body.dataset.state = state;
+  const { dataset } = document.body;
+  const hash = facts?.hash ?? "";
+  const hasChanged = dataset.state !== state || dataset.model !== hash;
+  dataset.state = state;
+  dataset.model = hash;
   if (state === "sign-in") {
     dialogs.askToken(() => watch.look());
     renderStation();

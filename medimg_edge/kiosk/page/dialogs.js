@@ -39,12 +39,17 @@ export function askComment(id, done) {
   const failed = byId("confirm-failed");
   failed.textContent = "";
   comment.value = "";
+  let isSent = false;
   byId("confirm-form").onsubmit = async (event) => {
     event.preventDefault();
-    try {
-      done(await acknowledge(id, comment.value.trim()));
+    if (isSent) return;
+    isSent = true;
+    const kept = await acknowledge(id, comment.value.trim()).catch(() => null);
+    isSent = false;
+    if (kept) {
       dialog.close();
-    } catch {
+      done(kept);
+    } else {
       failed.textContent = t("confirm.failed");
     }
   };

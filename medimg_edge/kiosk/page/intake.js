@@ -43,14 +43,19 @@ export class Intake {
   /** In the language as it is now. */
   render() {
     if (this.noted) byId("intake-note").textContent = t(this.noted);
+    if (byId("wait-note").textContent) byId("wait-note").textContent = t("intake.wait");
   }
 
   async read(attempt, frame = null) {
-    if (this.sending) return;
+    if (this.sending) {
+      this.#refuse();
+      return;
+    }
     this.sending = new AbortController();
     this.began();
     this.#note(null);
     this.#waits(true);
+    byId("wait-name").textContent = attempt.name ?? "";
     const waits = { signal: this.sending.signal, waiting: () => this.#busy() };
     const ended = await answer(attempt, frame, waits);
     this.sending = null;
@@ -61,6 +66,8 @@ export class Intake {
 
   #waits(isWaiting) {
     document.body.dataset.waiting = String(isWaiting);
+    byId("lists").inert = isWaiting;
+    byId("wait-note").textContent = "";
     byId("wait").hidden = !isWaiting;
     byId("wait-busy").hidden = true;
     clearInterval(this.ticking);
@@ -81,6 +88,12 @@ export class Intake {
     say(t("wait.busy"));
   }
 
+  /** What came while another is being read: it must not be taken for that one. */
+  #refuse() {
+    byId("wait-note").textContent = t("intake.wait");
+    say(t("intake.wait"));
+  }
+
   #note(key) {
     this.noted = key;
     byId("intake-note").textContent = key ? t(key) : "";
@@ -88,6 +101,10 @@ export class Intake {
 
   #take(files) {
     if (document.body.dataset.state !== "ready" || document.querySelector("dialog[open]")) return;
+    if (this.sending) {
+      this.#refuse();
+      return;
+    }
     if (files.length === 1) {
       this.read(fromFile(files[0]));
       return;

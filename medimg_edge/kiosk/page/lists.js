@@ -161,6 +161,9 @@ export class Inbox {
   async refresh() {
     try {
       const found = await inbox();
+      const told = JSON.stringify([found, this.answered.size]);
+      if (told === this.told) return; // a row that is being touched stays
+      this.told = told;
       this.items = found.items;
       this.notes = found.notes ?? [];
     } catch {

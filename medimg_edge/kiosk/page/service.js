@@ -6,6 +6,10 @@ const TYPES = new Set(["image/png", "image/jpeg", "image/tiff", "application/dic
 const PAUSE_MS = 2000;
 const TRIES = 5;
 
+/** A station that says nothing for so long is away. */
+const LOOK_MS = 8000;
+const soon = () => AbortSignal.timeout(LOOK_MS);
+
 /** A request that was not answered as hoped: the station's code, its words, and the record's id. */
 export class Refused extends Error {
   constructor(problem) {
@@ -16,8 +20,8 @@ export class Refused extends Error {
   }
 }
 
-export const station = () => json("GET", "/v1/station");
-export const model = () => json("GET", "/v1/model");
+export const station = () => json("GET", "/v1/station", null, {}, soon());
+export const model = () => json("GET", "/v1/model", null, {}, soon());
 export const inbox = () => json("GET", "/v1/inbox");
 export const prediction = (id) => json("GET", `/v1/predictions/${encodeURIComponent(id)}`);
 export const signOut = () => request("DELETE", "/v1/session");

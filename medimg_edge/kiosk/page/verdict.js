@@ -141,7 +141,7 @@ export function brief(record) {
   }
   const said = record.findings.filter((each) => each.decision === kind);
   const names = list(said.map((each) => labelName(each.label)));
-  const largest = Math.max(...record.findings.map((each) => each.probability));
+  const largest = Math.max(...said.map((each) => each.probability));
   const words = t(`short.${kind}`, { label: names });
   return { kind, words, reason: "", number: chance(largest) };
 }
@@ -158,6 +158,9 @@ export function meaning(record, points) {
 }
 
 function ofPoint(point, label) {
+  if (point.refer) {
+    return [t("meaning.band", { low: percent(point.refer[0]), high: percent(point.refer[1]) })];
+  }
   const values = { point: percent(point.threshold), label };
   const isMeasured = point.sensitivity != null && point.specificity != null;
   const first = isMeasured
@@ -167,25 +170,23 @@ function ofPoint(point, label) {
         specificity: percent(point.specificity),
       })
     : t("meaning.point-bare", values);
-  if (!point.refer) return [first];
-  return [
-    first,
-    t("meaning.band", { low: percent(point.refer[0]), high: percent(point.refer[1]) }),
-  ];
+  return [first];
 }
 
-/** The finding that the number is of: the answered label's, else the most probable. */
+/** The finding that the number is of: the answered label's, else the first that is listed. */
 export function mainFinding(record) {
-  const { findings, label } = record;
-  return (
-    findings.find((each) => each.label === label) ??
-    findings.reduce((best, each) => (each.probability > best.probability ? each : best))
+  return record.findings.find((each) => each.label === record.label) ?? listed(record)[0];
+}
+
+/** The findings as they are listed: what is likely first, and of these the most probable. */
+export function listed(record) {
+  return record.findings.toSorted(
+    (a, b) => rank(a) - rank(b) || b.probability - a.probability,
   );
 }
 
-/** The findings as they are listed: the most probable first. */
-export function listed(record) {
-  return record.findings.toSorted((a, b) => b.probability - a.probability);
+function rank({ decision }) {
+  return { positive: 0, refer: 1 }[decision] ?? 2;
 }
 
 /** [words, language] of each warning; language is null where it is the page's. */

@@ -1,6 +1,6 @@
 // The picture: drawn from its samples on a canvas, with the evidence over it.
 
-import { byId, make } from "./elements.js";
+import { byId, make, say } from "./elements.js";
 import { listen } from "./gestures.js";
 import { heat, samples } from "./service.js";
 import { inUnits, shade, spreadOf, windowOf } from "./shade.js";
@@ -61,6 +61,7 @@ export class Viewer {
     this.stage.dataset.state = "empty";
     this.stage.dataset.drawn = "false";
     byId("viewer").dataset.heat = "none";
+    byId("heat-labels").hidden = true;
     this.#resetSliders();
     this.#draw();
   }
@@ -113,7 +114,7 @@ export class Viewer {
     this.offscreen.width = picture.columns;
     this.offscreen.height = picture.rows;
     this.pixels = new ImageData(picture.columns, picture.rows);
-    this.noted = null;
+    this.#note(null);
     this.stage.dataset.state = "shown";
     this.#shade();
     this.#fit();
@@ -244,9 +245,11 @@ export class Viewer {
     this.sliders.contrast.addEventListener("input", () => this.#shade());
     byId("heat-label").addEventListener("change", (event) => {
       this.label = event.target.value;
+      this.evidence = null;
+      this.#draw();
       this.#loadHeat(this.turn).then(
         () => this.drawn(),
-        () => {},
+        () => say(t("viewer.failed")),
       );
     });
     new ResizeObserver(() => this.#resize()).observe(this.stage);

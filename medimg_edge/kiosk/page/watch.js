@@ -20,18 +20,21 @@ export class Watch {
   async look() {
     clearTimeout(this.timer);
     const turn = (this.turn = (this.turn ?? 0) + 1);
-    const before = this.state;
-    try {
-      this.told = await station();
-      this.state = this.told.token_required && !this.told.signed_in ? "sign-in" : this.told.state;
-      if (this.state === "ready" && (before !== "ready" || !this.facts)) {
-        this.facts = (await model()).model;
-      }
-    } catch (error) {
-      this.state = { token: "sign-in", "not-ready": "starting" }[error.code] ?? "away";
-    }
+    const found = await this.#found();
     if (turn !== this.turn) return;
+    Object.assign(this, found);
     this.changed(this);
     if (!document.hidden) this.timer = setTimeout(() => this.look(), PAUSE_MS[this.state]);
+  }
+
+  /** The model, too, each time: between two looks the service may have started with another. */
+  async #found() {
+    try {
+      const told = await station();
+      const state = told.token_required && !told.signed_in ? "sign-in" : told.state;
+      return state === "ready" ? { told, state, facts: (await model()).model } : { told, state };
+    } catch (error) {
+      return { state: { token: "sign-in", "not-ready": "starting" }[error.code] ?? "away" };
+    }
   }
 }
