@@ -23,7 +23,7 @@ from medimg_edge.errors import (
     NotReady,
     Unexpected,
 )
-from medimg_edge.kiosk.child import Child, Job, is_from_outside
+from medimg_edge.kiosk.child import Child, Job
 from medimg_edge.kiosk.layout import opened
 from medimg_edge.kiosk.messages import (
     AskAnswer,
@@ -145,7 +145,6 @@ class Answers:
         try:
             told, view = await self._done(job)
         except AnswerStopped as error:
-            error.__traceback__ = None  # its frames hold the image, and the job that holds it
             failed = record.failure(name, error, frame)
             return Answered(
                 record.encode(failed), failed.status, failed.code, None, None, *_times(job)
@@ -188,12 +187,14 @@ class Answers:
         self._bytes += len(job.payload)
         self._feed()
         try:
-            return await job.done
+            end = await job.done
         finally:
             self._bytes -= len(job.payload)
             with suppress(ValueError):
                 self._line.remove(job)
-            del job  # which would hold what it raises, and be held by it
+        if isinstance(end, MedimgEdgeError):
+            raise copy(end)  # else the job would hold its own frames
+        return end
 
     def _feed(self) -> None:
         while self._child and self._line and len(self._child.sent) < _AHEAD:
@@ -211,10 +212,8 @@ class Answers:
             if pause and self.refusal is None:
                 self.state = "starting"
             if self.state != "ready":
-                self._give_up(
-                    self.refusal
-                    or NotReady("Answering does not start just now. Try again in some minutes.")
-                )
+                passing = NotReady("Answering does not start just now. Try again in some minutes.")
+                self._give_up(self.refusal or passing)
             await asyncio.sleep(0 if self.refusal else pause)
 
     def _stopped(self, running: asyncio.Task[None]) -> None:
@@ -283,35 +282,16 @@ class Answers:
 
     def _take_back(self, child: Child, code: int) -> None:
         """What was sent to a process that is gone: the first may be what ended it."""
-        ended = f"signal {-code}" if code < 0 else f"code {code}"
-        self._log("answering is started anew", ended="deadline" if child.late else ended)
-        if not child.sent:
-            return
-        first = child.sent[0]
-        is_late = child.late is first
-        if not is_late and (child.late or (is_from_outside(code) and first.tries == 1)):
-            return
-        child.sent.popleft()
-        seconds = self._limits.answer_seconds
-        first.fail(
-            AnswerStopped(
-                f"The image was not answered within {seconds:g} seconds, and was given up. It may "
-                "be damaged: export it again."
-                if is_late
-                else "The process that answered the image ended over it. It may be damaged, or too "
-                "large for this machine: export it again."
-            )
-        )
+        self._log("answering is started anew", ended=child.how(code))
+        if child.sent and (stopped := child.blames_first(code)):
+            child.sent.popleft().end(stopped)
 
     def _give_up(self, error: MedimgEdgeError) -> None:
         while self._line:
-            self._line.popleft().fail(copy(error))
+            self._line.popleft().end(error)
 
 
 def _times(job: Job) -> tuple[float, float]:
     """Milliseconds that it waited, and that its answer took."""
-    began = job.began or time.monotonic()
-    return (
-        round((began - job.asked) * 1000, 2),
-        round((time.monotonic() - began) * 1000, 2),
-    )
+    began, now = job.began or time.monotonic(), time.monotonic()
+    return round((began - job.asked) * 1000, 2), round((now - began) * 1000, 2)

@@ -7,56 +7,26 @@ than it was told, is the first that a system short of memory ends, and leaves no
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import time
-import traceback
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO
 
-import cv2
 import msgspec
 
-from medimg_edge import device_profile, golden, heatmap, record
-from medimg_edge.bundle import Bundle
-from medimg_edge.classifier import Classifier, Prediction
 from medimg_edge.errors import (
-    AnswerStopped,
     BundleError,
     ExtraMissing,
+    MachineFault,
     MedimgEdgeError,
     ModelError,
-    Rejected,
     Unexpected,
 )
-from medimg_edge.image import Image
 from medimg_edge.kiosk import confinement
-from medimg_edge.kiosk.messages import (
-    HEAD,
-    Answer,
-    Ask,
-    AskAnswer,
-    AskPicture,
-    Facts,
-    Golden,
-    Picture,
-    Ready,
-    Refusal,
-    Setup,
-    Told,
-    packed,
-)
-from medimg_edge.kiosk.view import SIDE, View
-from medimg_edge.reader import read_image
+from medimg_edge.kiosk.messages import HEAD, Ask, AskAnswer, AskPicture, Refusal, Setup, packed
+from medimg_edge.kiosk.shortage import is_of_memory
 
-Parts = Sequence[bytes | memoryview]
-
-_DECODERS = ("gdcm", "pylibjpeg")
 _LASTING = (BundleError, ModelError, ExtraMissing)
-_MEMORY_WORDS = ("insufficient memory", "bad_alloc", "bad allocation", "out of memory")
 _ASK = msgspec.json.Decoder(AskAnswer | AskPicture)
 
 
@@ -68,6 +38,8 @@ def main() -> None:
     head = HEAD.unpack(requests.read(HEAD.size))
     setup = msgspec.json.decode(requests.read(head[0]), type=Setup)
     try:
+        from medimg_edge.kiosk.answering import Answering  # here: what cannot be loaded is told
+
         answering = Answering(setup)
     except BaseException as error:
         _write(answers, packed(_refusal(error), 0))
@@ -78,150 +50,21 @@ def main() -> None:
         _write(answers, packed(told, sum(map(len, parts))), *parts)
 
 
-class Answering:
-    """A loaded classifier that has given the golden set's answers. Construction raises our errors.
-
-    ready: what is said of it.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        _import_pydicom()
-        cv2.setNumThreads(1)  # the other cores are for who sends images
-        notes: list[str] = []
-        bundle = Bundle.open(setup.bundle)
-        device = device_profile.find(bundle, notes.append) if setup.artifact == "auto" else None
-        self._classifier = Classifier(
-            bundle,
-            artifact=setup.artifact,
-            profile=setup.profile,
-            device=device,
-            force=setup.force,
-        )
-        check = golden.require(self._classifier)
-        self.ready = Ready(_facts(self._classifier, check), tuple(notes))
-        self._memory_bytes = setup.memory_bytes
-        gc.collect()
-        gc.freeze()
-        confinement.trim()
-        confinement.limit(setup.memory_bytes)
-
-    def told(self, ask: Ask, payload: bytes) -> tuple[Told, Parts]:
-        """What is said of an image, and its view's bytes; or a picture. Never raises."""
-        try:
-            if isinstance(ask, AskPicture):
-                return Picture(), (_drawn(ask, View.decode(payload)),)
-            return self._answered(ask, payload)
-        except BaseException as error:
-            return self._failed(ask, error), ()
-
-    def _answered(self, ask: AskAnswer, data: bytes) -> tuple[Told, Parts]:
-        started = time.perf_counter()
-        spec = self._classifier.manifest.preprocessing
-        image = read_image(data, needed=spec.needed, frame=ask.frame)
-        try:
-            found = self._classifier.predict(image, name=ask.name)
-        except Rejected as error:  # it is shown all the same
-            return self._failed(ask, error), self._view(data, image, None)
-        view = self._view(data, image, found)
-        milliseconds = round((time.perf_counter() - started) * 1000, 2)
-        answer = msgspec.structs.replace(found.record, elapsed_ms=milliseconds)
-        told = Answer("ok", None, answer.decision, msgspec.Raw(record.encode(answer)))
-        return told, view
-
-    def _view(self, data: bytes, image: Image, found: Prediction | None) -> Parts:
-        manifest = self._classifier.manifest
-        if not _is_reduced(data, image):
-            return View.of(image, manifest, found).parts()
-        shown = read_image(data, needed=(SIDE // 2, SIDE // 2, image.frames.shape[3]))
-        return View.of(shown, manifest, found, seen=image).parts()
-
-    def _failed(self, ask: Ask, error: BaseException) -> Answer | Picture:
-        ours, fault = self._ours(error)
-        traceback.clear_frames(error.__traceback__)  # they hold the image
-        if isinstance(ask, AskPicture):
-            return Picture(ours.code, ours.message, fault)
-        failed = record.failure(ask.name, ours, ask.frame)
-        raw = msgspec.Raw(record.encode(failed))
-        return Answer(failed.status, failed.code, None, raw, fault)
-
-    def _ours(self, error: BaseException) -> tuple[MedimgEdgeError, str | None]:
-        """As an error of ours, and where in the code a fault of ours happened."""
-        if _is_of_memory(error):
-            return AnswerStopped(
-                "The image needs more memory than an answer may take here "
-                f"({self._memory_bytes / 2**20:.0f} MB). Scale it down, or export one frame of it."
-            ), None
-        if isinstance(error, MedimgEdgeError):
-            return error, None
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        fault = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-        return Unexpected(f"A fault of medimg-edge: {fault}. Please report it."), fault
-
-
-def _drawn(ask: AskPicture, view: View) -> bytes:
-    if ask.layer == "image":
-        return heatmap.encode_png(view.image())
-    return heatmap.encode_png(
-        view.heat_layer(ask.label) if ask.layer == "heat" else view.overlay(ask.label)
-    )
-
-
-def _is_reduced(data: bytes, image: Image) -> bool:
-    """Whether a JPEG was decoded to fewer pixels than it has."""
-    if image.source != "jpeg" or image.needed is None:
-        return False
-    import simplejpeg
-
-    height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-    return (height, width) not in (image.size, image.size[::-1])  # Exif may turn it by a quarter
-
-
-def _facts(classifier: Classifier, check: golden.Check) -> Facts:
-    manifest = classifier.manifest
-    return Facts(
-        name=manifest.name,
-        version=manifest.version,
-        hash=classifier.bundle.hash,
-        task=manifest.task,
-        labels=manifest.labels,
-        findings=manifest.findings,
-        intended_use=manifest.intended_use,
-        modality=manifest.modality,
-        body_part=manifest.body_part,
-        view=manifest.view,
-        artifact=classifier.artifact,
-        runtime=classifier.runtime,
-        threads=classifier.threads,
-        profile=classifier.profile_hash,
-        operating_points=classifier.points,
-        metrics=manifest.artifacts[classifier.artifact].metrics,
-        has_heatmap="heatmap" in manifest.outputs,
-        golden=Golden(
-            check.cases,
-            check.difference or 0.0,
-            datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            check.message or None,
-        ),
-    )
-
-
 def _refusal(error: BaseException) -> Refusal:
     """Why nothing was loaded. There is no image yet, so a foreign error's words may be told."""
-    if isinstance(error, MedimgEdgeError):
-        is_lasting = isinstance(error, _LASTING) and not _is_of_memory(error)
-        return Refusal(error.code, error.message, passing=not is_lasting)
-    return Refusal(Unexpected.code, f"{type(error).__name__}: {error}", passing=True)
+    ours = error if isinstance(error, MedimgEdgeError) else _ours(error)
+    is_lasting = isinstance(ours, _LASTING) and not is_of_memory(error)
+    return Refusal(ours.code, ours.message, passing=not is_lasting)
 
 
-def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether there was too little of it; libraries say it in words, and readers pass them on."""
-    while error is not None:
-        if isinstance(error, MemoryError) or any(
-            words in str(error).lower() for words in _MEMORY_WORDS
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _ours(error: BaseException) -> MedimgEdgeError:
+    first = error.__cause__ or error  # numpy has a page of advice for its own
+    told = f"{type(first).__name__}: {first}"
+    if is_of_memory(error):
+        return MachineFault(f"What answers finds too little memory to load ({told}). Free memory.")
+    if isinstance(error, ImportError):  # such as a native library that this machine cannot load
+        return ExtraMissing(f"The installation is broken ({told}). Install medimg-edge anew.")
+    return Unexpected(told)
 
 
 def _asked(requests: BinaryIO) -> Iterator[tuple[Ask, bytes]]:
@@ -239,17 +82,6 @@ def _write(descriptor: int, *parts: bytes | memoryview) -> None:
             written -= len(left.pop(0))
         if written:
             left[0] = memoryview(left[0])[written:]
-
-
-def _import_pydicom() -> None:
-    """Without decoders that it would load (17 MB) and not be asked for: ours run by themselves."""
-    for each in _DECODERS:
-        sys.modules[each] = None  # type: ignore[assignment] - Python's way to say: there is none
-    try:
-        import pydicom.pixels  # noqa: F401 - now, and not at the first DICOM image
-    finally:
-        for each in _DECODERS:
-            del sys.modules[each]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from medimg_edge.errors import MachineFault
+from medimg_edge.errors import AnswerStopped, MachineFault, MedimgEdgeError
 from medimg_edge.kiosk.messages import HEAD, Answer, Ask, Picture, Ready, Refusal, Setup, packed
 
 START_SECONDS = 120.0
@@ -39,33 +39,34 @@ _ENVIRONMENT = {
 }
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""Somebody ended it, such as a system that is short of memory: it is not of the image alone."""
+
 _TOLD = msgspec.json.Decoder(Ready | Refusal | Answer | Picture)
+
+End = tuple[Any, bytes] | MedimgEdgeError
 
 
 @dataclass(eq=False)
 class Job:
-    """What is asked, and what waits for its end: ``done`` is what was told and its payload.
+    """What is asked, and what waits for its end.
 
-    Times by ``time.monotonic``; began: when nothing was before it any more. tries: how often that
-    came to be.
+    done: what was told and its payload, or why there is no answer: as a value, for as an exception
+        it would hold the frames of whoever waits, and they the job.
+    began: when nothing was before it any more, by ``time.monotonic`` as ``asked`` is. tries: how
+        often that came to be.
     """
 
     ask: Ask
     payload: bytes
-    done: asyncio.Future[tuple[Any, bytes]]
+    done: asyncio.Future[End]
     asked: float = field(default_factory=time.monotonic)
     began: float = 0.0
     tries: int = 0
 
-    def end(self, told: Any, payload: bytes = b"") -> None:
+    def end(self, end: End) -> None:
         """Whoever waited may have gone."""
         if not self.done.done():
-            self.done.set_result((told, payload))
-
-    def fail(self, error: Exception) -> None:
-        """There will be no answer."""
-        if not self.done.done():
-            self.done.set_exception(error)
+            self.done.set_result(end)
 
 
 class Child:
@@ -125,7 +126,7 @@ class Child:
         found = await self._receive()
         if found is None or not self.sent:
             return False
-        self.sent.popleft().end(*found)
+        self.sent.popleft().end(found)
         self._watched(None)
         if self.sent:
             self._begin(self.sent[0])
@@ -138,6 +139,27 @@ class Child:
         with suppress(OSError):
             self._requests.close()
         return await self._process.wait()
+
+    def how(self, code: int) -> str:
+        """Why it ended, in a word or two; code: of ``ended``."""
+        if self.late is not None:
+            return "deadline"
+        return f"signal {-code}" if code < 0 else f"code {code}"
+
+    def blames_first(self, code: int) -> AnswerStopped | None:
+        """Why the first of ``sent`` gets no answer; None where it is to be sent again."""
+        first = self.sent[0]
+        if self.late is first:
+            return AnswerStopped(
+                f"The image was not answered within {self._seconds:g} seconds, and was given up. "
+                "It may be damaged: export it again."
+            )
+        if self.late is not None or (-code in _FROM_OUTSIDE and first.tries == 1):
+            return None
+        return AnswerStopped(
+            "The process that answered the image ended over it. It may be damaged, or too large "
+            "for this machine: export it again."
+        )
 
     async def end(self) -> None:
         """Let it end by itself."""
@@ -189,8 +211,3 @@ class Child:
             return told, await self._answers.readexactly(payload_bytes)
         except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError):
             return None
-
-
-def is_from_outside(code: int) -> bool:
-    """Whether somebody ended the process, such as a system that is short of memory."""
-    return -code in _FROM_OUTSIDE

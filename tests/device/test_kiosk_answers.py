@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from medimg_edge.classifier import Classifier
 from medimg_edge.errors import (
     BundleMissing,
     Busy,
+    ExtraMissing,
     FilesDiffer,
     GoldenMismatch,
     MedimgEdgeError,
@@ -32,6 +34,7 @@ from medimg_edge.errors import (
     PictureGone,
     Unexpected,
 )
+from medimg_edge.kiosk import answers as answers_module
 from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.pictures import header
 from medimg_edge.kiosk.settings import Limits
@@ -79,6 +82,10 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def gone(process: int) -> None:
+    await until(lambda: process not in children())
 
 
 @asynccontextmanager
@@ -269,6 +276,71 @@ def test_an_image_over_which_it_is_killed_again_is_given_up(frozen, images, expe
     run(test())
 
 
+def test_an_image_sent_behind_one_that_was_killed_has_its_two_tries(frozen, images, expected):
+    slow = png(np.random.default_rng(3).integers(0, 256, (6000, 6000), np.uint8))
+
+    async def test() -> None:
+        async with ready(frozen) as answers:
+            os.kill(child(), signal.SIGSTOP)
+            first = await soon(answers.answer(images[0], name="x"))
+            behind = await soon(answers.answer(slow, name="x"))
+            os.kill(child(), signal.SIGKILL)
+            assert told(await first)["probability"] == pytest.approx(expected[0])
+            os.kill(child(), signal.SIGKILL)  # the other has just begun, for the first time
+            assert (await behind).status == "ok"
+            assert [event for event, _ in LINES].count("answering is started anew") == 2
+
+    run(test())
+
+
+def test_a_service_that_stood_still_blames_no_image(frozen, images, expected):
+    large = dicom(np.random.default_rng(5).integers(0, 4096, (1024, 1024), np.uint16))
+
+    async def test() -> None:
+        async with ready(frozen, answer_seconds=1) as answers:
+            for first in (images[0], large):  # an answer in the pipe; one that does not fit into it
+                asked = [await soon(answers.answer(each, name="x")) for each in (first, *images)]
+                time.sleep(2)  # nothing is read or timed meanwhile, as when it is stopped
+                answered, *found = await asyncio.gather(*asked)
+                assert (answered.status, answered.code) == ("ok", None)
+                assert [told(each).get("probability") for each in found] == pytest.approx(expected)
+
+    run(test())
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """What cycles hold stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_image_without_an_answer_is_not_held(frozen):
+    async def test() -> None:
+        data = png()
+        async with ready(frozen, answer_seconds=1) as answers:
+            held = sys.getrefcount(data)
+            os.kill(child(), signal.SIGSTOP)
+            assert (await answers.answer(data, name="x")).code == "answer-stopped"
+            await until(lambda: sys.getrefcount(data) == held)
+            await until(lambda: answers._child)
+            before = child()
+            os.kill(before, signal.SIGSTOP)
+            asked = await soon(answers.answer(data, name="x"))
+            os.kill(before, signal.SIGKILL)
+            await until(lambda: children() not in ([], [before]))
+            os.kill(child(), signal.SIGKILL)
+            with pytest.raises(NotReady):
+                await asked
+            del asked
+            await until(lambda: sys.getrefcount(data) == held)
+
+    run(test())
+
+
 def test_a_hang_costs_its_own_answer(frozen, images, expected):
     async def test() -> None:
         async with ready(frozen, answer_seconds=1.5) as answers:
@@ -330,6 +402,7 @@ def test_a_large_image_is_answered_and_its_memory_given_back(frozen):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
+from medimg_edge.kiosk import answers as answers_module
 from medimg_edge.kiosk.answers import Answers
 from medimg_edge.kiosk.settings import Limits
 
@@ -478,6 +551,7 @@ async def _refused(bundle: Path, error: type[MedimgEdgeError], artifact: str = "
             answers.require_ready()
         with pytest.raises(error):
             await answers.answer(png(), name="x")
+        assert answers.refusal.__traceback__ is None  # it would hold every request's frames
         await until(lambda: children() == [])
 
 
@@ -486,8 +560,8 @@ def test_one_that_is_killed_while_it_loads_is_started_again(frozen, images):
         async with started(frozen) as answers:
             for _ in range(2):
                 await until(children)
-                os.kill(child(), signal.SIGKILL)
-                await until(lambda: children() == [])
+                os.kill(killed := child(), signal.SIGKILL)
+                await gone(killed)
                 assert answers.state == "starting"
             await until(lambda: answers.state == "ready")
             assert (await answers.answer(images[0], name="x")).status == "ok"
@@ -519,6 +593,35 @@ def test_one_that_does_not_start_any_more_is_told(bundle, images):
             assert answers.state == "refused"
 
     run(test())
+
+
+def test_images_do_not_wait_long_for_one_that_hangs_while_it_loads(frozen, images, monkeypatch):
+    monkeypatch.setattr(answers_module, "RESTART_SECONDS", 1)
+
+    async def test() -> None:
+        async with ready(frozen) as answers:
+            before = child()
+            os.kill(before, signal.SIGKILL)
+            await until(lambda: children() not in ([], [before]))
+            os.kill(child(), signal.SIGSTOP)
+            assert (answers._child, answers.state) == (None, "ready")
+            with pytest.raises(NotReady):
+                await asyncio.wait_for(answers.answer(images[0], name="x"), SECONDS)
+            assert answers.state == "starting"
+            os.kill(child(), signal.SIGCONT)
+            await until(lambda: answers.state == "ready")
+            assert (await answers.answer(images[0], name="x")).status == "ok"
+
+    run(test())
+
+
+def test_a_native_library_that_cannot_be_loaded_is_told(frozen, tmp_path, monkeypatch):
+    (tmp_path / "cv2.abi3.so").write_bytes(b"of another machine")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    run(_refused(frozen, ExtraMissing))
+    ((_, values),) = (line for line in LINES if line[0] == "answering does not start")
+    assert values["code"] == "extra-missing"
+    assert "cv2.abi3.so" in values["message"]
 
 
 def test_a_fault_of_ours_is_told(frozen):
