@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medimg_edge.addresses import is_loopback
 from medimg_edge.cli import output
 from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
 
@@ -148,7 +149,7 @@ def listen(
         )
     if archive is None and (left := len(spool.outbox.pending())):
         output.warn(f"{left} results wait for an archive: give --send-to to send them.")
-    if tls is None and not _is_loopback(host):
+    if tls is None and not is_loopback(host):
         output.warn(
             "connections are neither encrypted nor authenticated: whoever reaches this address can "
             "send, and read along. Give --tls-cert, --tls-key and --tls-ca."
@@ -184,15 +185,6 @@ def _tls_files(cert: Path | None, key: Path | None, ca: Path | None) -> "TlsFile
     from medimg_edge.dicom.node.settings import TlsFiles
 
     return TlsFiles(cert, key, ca)
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from medimg_edge.addresses import is_loopback
 from medimg_edge.errors import ServiceRefused
-from medimg_edge.kiosk.settings import Settings, TlsFiles, is_loopback
+from medimg_edge.kiosk.settings import Settings, TlsFiles
 
 DATA = Path("/var/lib/medimg-kiosk")
 STATES = Path("/var/lib")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_address
 from pathlib import Path
 
+from medimg_edge.addresses import is_loopback
 from medimg_edge.errors import ServiceRefused
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -87,14 +87,6 @@ class Settings:
     def names(self) -> frozenset[str]:
         """The names of hosts, in lower case, by which requests may call it."""
         return LOOPBACK | {each.lower() for each in (self.host, *self.hosts)}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_token(text: str) -> bool:
