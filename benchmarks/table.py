@@ -1,10 +1,11 @@
-"""A CSV that a benchmark adds to, and the commit that its rows are of."""
+"""A CSV that a benchmark adds to, the commit that its rows are of, and tables for the documents."""
 
 from __future__ import annotations
 
 import csv
 import io
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def append(table: Path, rows: list[dict[str, Any]]) -> None:
     writer.writerows(rows)
     with table.open("a", newline="") as file:
         file.write(text.getvalue())
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as the documents have them."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def commit() -> str:

@@ -18,13 +18,15 @@ from medimg_edge.batch import in_order
 from medimg_edge.bundle import Bundle
 from medimg_edge.cores import images_at_once
 from medimg_edge.device_profile import DeviceProfile, choose
-from medimg_edge.errors import MedimgEdgeError, TooFewImages
+from medimg_edge.errors import MedimgEdgeError, RiskUnknown, TooFewImages
 from medimg_edge.image import Header, Image
 from medimg_edge.manifest import Manifest, OperatingPoint
 from medimg_edge.operating_point import decide
 from medimg_edge.preprocess import preprocess
 from medimg_edge.reader import Source, read_frames, read_image
 from medimg_edge.record import Answer, Failure, Finding, Model, dicom, failure, printable
+from medimg_edge.risk import Risk
+from medimg_edge.screening import Screen
 from medimg_edge.site_profile import SiteProfile
 
 Item = TypeVar("Item")
@@ -89,10 +91,14 @@ class Classifier:
     device: what ``tune`` found best on this machine; see ``device_profile.find``.
     many: with the threads that it found best for ``predict_many``, not for one image.
     runtime, threads: to run by another than the choice.
-    force: answer images of another kind than the model's, too; see ``admission``.
+    force: answer images of another kind than the model's, too; see ``admission``, ``screening``.
+    screened: turn away what does not look like an image for this model; else it is answered, with
+        the warning of ``force``, as ``evaluate`` needs it.
+    risk: how often the true label of a class may be ruled out; what is not sure enough is referred.
+        One of those that the bundle has bounds for; see ``risk``.
 
-    Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ExtraMissing,
-    ProfileInvalid.
+    Construction raises what ``Bundle.open`` does, ArtifactUnknown, ModelLoad, ModelRefused,
+    ExtraMissing, ProfileInvalid, RiskUnknown, ReferenceMissing.
     """
 
     def __init__(
@@ -106,8 +112,10 @@ class Classifier:
         runtime: str | None = None,
         threads: int | None = None,
         force: bool = False,
+        screened: bool = True,
+        risk: float | None = None,
     ) -> None:
-        self.force = force
+        self.force, self.screened, self.risk = force, screened, risk
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.profile, self.profile_hash = _profile(profile, self.bundle)
         if self.profile is not None:
@@ -123,6 +131,16 @@ class Classifier:
             threads=self.threads,
             runtime=self._runtime,
         )
+        self._screen = Screen(self.bundle, self.artifact, force=force or not screened)
+        self._risk = None if risk is None else self._bounds(risk)
+
+    def _bounds(self, risk: float) -> Risk:
+        if self.profile is not None:
+            raise RiskUnknown(
+                "The bundle's bounds of a risk hold for its own probabilities, and a site profile "
+                "changes them. Answer without the profile (--profile none), or without --risk."
+            )
+        return Risk.of(self.manifest, self.artifact, risk)
 
     @property
     def manifest(self) -> Manifest:
@@ -156,7 +174,11 @@ class Classifier:
     def _predicted(self, image: Image, name: str, started: float) -> Prediction:
         warnings = image.warnings + admit(image, self.manifest, force=self.force)
         pixels = preprocess(image, self.manifest.preprocessing)
+        measured, looks = self._screen.before(image, pixels)
         outputs = self.run(pixels[None])
+        heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
+        embedding = None if embedding is None else embedding[0]
+        measured, novelty = self._screen.behind(embedding, measured)
         findings = self._findings(outputs["probability"][0])
         answered = self._answered(findings)
         record = Answer(
@@ -167,20 +189,22 @@ class Classifier:
             label=answered.label if answered else None,
             probability=answered.probability if answered else None,
             decision=answered.decision if answered else None,
-            warnings=warnings,
+            warnings=(*warnings, *looks, *novelty),
             artifact=self.artifact,
             runtime=self.runtime,
             model=self._model,
             profile=self.profile_hash,
             elapsed_ms=round((time.perf_counter() - started) * 1000, 2),
             dicom=dicom(image.header) if image.header else None,
+            measured=measured,
+            risk=self._risk.risk if self._risk else None,
+            possible=self._risk.possible(outputs["probability"][0]) if self._risk else None,
         )
-        heatmap, embedding = outputs.get("heatmap"), outputs.get("embedding")
         return Prediction(
             record=record,
             pixels=pixels,
             heatmap=None if heatmap is None else heatmap[0],
-            embedding=None if embedding is None else embedding[0],
+            embedding=embedding,
             header=image.header,
         )
 
@@ -260,13 +284,16 @@ class Classifier:
     @cached_property
     def points(self) -> dict[str, OperatingPoint]:
         """Where each label's probability becomes a decision; none for multiclass."""
+        if self._risk is not None:
+            points = self.manifest.decision[self.artifact]
+            return {label: self._risk.point(label, each) for label, each in points.items()}
         if self.profile is None:
             return self.manifest.decision[self.artifact]
         return {label: fitted.point for label, fitted in self.profile.findings.items()}
 
     def _findings(self, probabilities: NDArray[np.float32]) -> tuple[Finding, ...]:
         multiclass = self.manifest.task == "multiclass"
-        best = self.manifest.labels[int(probabilities.argmax())] if multiclass else ""
+        best = self._best(probabilities) if multiclass else ""
         if self.profile is not None:
             probabilities = self.profile.calibrated(probabilities)
         return tuple(
@@ -278,6 +305,12 @@ class Classifier:
             for label, probability in zip(self.manifest.findings, probabilities, strict=True)
         )
 
+    def _best(self, probabilities: NDArray[np.float32]) -> str:
+        """What is decided of several classes."""
+        best = self.manifest.labels[int(probabilities.argmax())]
+        is_sure = self._risk is None or self._risk.possible(probabilities) == (best,)
+        return best if is_sure else "refer"
+
     def _answered(self, findings: tuple[Finding, ...]) -> Finding | None:
         if self.manifest.task == "binary":
             return findings[0]
@@ -287,7 +320,7 @@ class Classifier:
 
     def __reduce__(self) -> tuple:
         profile = self.profile, self.profile_hash
-        engine = self._runtime, self.threads, self.force
+        engine = self._runtime, self.threads, self.force, self.screened, self.risk
         return _load, (self.bundle.path.absolute(), self.artifact, *profile, *engine)
 
 
@@ -312,9 +345,18 @@ def _load(
     runtime: str,
     threads: int,
     force: bool,
+    screened: bool,
+    risk: float | None,
 ) -> Classifier:
     classifier = Classifier(
-        path, artifact=artifact, profile=profile, runtime=runtime, threads=threads, force=force
+        path,
+        artifact=artifact,
+        profile=profile,
+        runtime=runtime,
+        threads=threads,
+        force=force,
+        screened=screened,
+        risk=risk,
     )
     classifier.profile_hash = profile_hash
     return classifier

@@ -17,6 +17,10 @@
     ├── Rejected                    readable, but not for this model         (record: "rejected")
     │   ├── TooSmall                too-small
     │   ├── Blank                   blank
+    │   ├── LowContrast             low-contrast
+    │   ├── Cropped                 cropped
+    │   ├── Inverted                inverted
+    │   ├── NotLikeTraining         not-like-training
     │   ├── UnitUnknown             unit-unknown
     │   ├── WrongModality           wrong-modality
     │   ├── WrongBodyPart           wrong-body-part
@@ -24,7 +28,9 @@
     │   └── OwnResult               own-result
     ├── ModelError                  the network gave no usable answer            (record: "error")
     │   ├── ModelLoad               model-load
+    │   ├── ModelRefused            model-refused
     │   ├── ModelOutput             model-output
+    │   ├── ModelDeadline           model-deadline
     │   └── NotFinite               model-not-finite
     ├── BundleError                 a bundle that must not answer
     │   ├── BundleMissing           bundle-missing
@@ -34,13 +40,23 @@
     │   ├── FilesDiffer             bundle-files
     │   ├── ArtifactUnknown         bundle-artifact
     │   ├── GoldenMismatch          bundle-golden
-    │   └── ProfileInvalid          bundle-profile
+    │   ├── ProfileInvalid          bundle-profile
+    │   ├── SignatureMissing        signature-missing
+    │   ├── SignatureInvalid        signature-invalid
+    │   ├── SignerUnknown           signer-unknown
+    │   ├── SignerRevoked           signer-revoked
+    │   ├── ArchiveInvalid          bundle-archive
+    │   ├── VersionTooLow           bundle-version
+    │   ├── StoreDamaged            bundle-store
+    │   └── ReferenceMissing        bundle-reference
     ├── DataError                   a data set that cannot be trained on
     │   ├── DataMissing             data-missing
     │   ├── DataInvalid             data-invalid
     │   ├── TooFewImages            data-too-few
     │   ├── PositiveUnknown         data-positive
     │   └── DownloadFailed          data-download
+    ├── KeyInvalid                  key
+    ├── RiskUnknown                 risk
     ├── MachineFault                machine                                  (record: "error")
     ├── NodeError                   node
     ├── LedgerError                 a kiosk's record that cannot be relied on
@@ -169,9 +185,13 @@ class DicomUnreferable(InputError):
 
 
 class Rejected(MedimgEdgeError):
-    """The image can be read, but this model should not answer it."""
+    """The image can be read, but this model should not answer it.
+
+    measured: what its record keeps of its looks, a ``record.Measured``, where they were measured.
+    """
 
     code = "rejected"
+    measured: object = None
 
 
 class TooSmall(Rejected):
@@ -184,6 +204,30 @@ class Blank(Rejected):
     """Every pixel has the same value."""
 
     code = "blank"
+
+
+class LowContrast(Rejected):
+    """The image shows far fewer grey levels than those that the model was trained on."""
+
+    code = "low-contrast"
+
+
+class Cropped(Rejected):
+    """The image shows a strip, or a small part within a flat border."""
+
+    code = "cropped"
+
+
+class Inverted(Rejected):
+    """Black and white are exchanged."""
+
+    code = "inverted"
+
+
+class NotLikeTraining(Rejected):
+    """The network sees something else than in the images that it was trained on."""
+
+    code = "not-like-training"
 
 
 class UnitUnknown(Rejected):
@@ -228,10 +272,22 @@ class ModelLoad(ModelError):
     code = "model-load"
 
 
+class ModelRefused(ModelError):
+    """The model file holds what a bundle's must not: loops, own operators, weights elsewhere."""
+
+    code = "model-refused"
+
+
 class ModelOutput(ModelError):
     """The outputs do not fit what the manifest says."""
 
     code = "model-output"
+
+
+class ModelDeadline(ModelError):
+    """The network took longer than an answer may."""
+
+    code = "model-deadline"
 
 
 class NotFinite(ModelError):
@@ -294,6 +350,54 @@ class ProfileInvalid(BundleError):
     code = "bundle-profile"
 
 
+class SignatureMissing(BundleError):
+    """Nobody has signed the bundle."""
+
+    code = "signature-missing"
+
+
+class SignatureInvalid(BundleError):
+    """A signature that is not of this bundle, or no signature."""
+
+    code = "signature-invalid"
+
+
+class SignerUnknown(BundleError):
+    """The bundle is signed by none of the keys that are trusted here."""
+
+    code = "signer-unknown"
+
+
+class SignerRevoked(BundleError):
+    """The bundle is signed by a key that was withdrawn."""
+
+    code = "signer-revoked"
+
+
+class ArchiveInvalid(BundleError):
+    """A .zip that is not one bundle and nothing else."""
+
+    code = "bundle-archive"
+
+
+class VersionTooLow(BundleError):
+    """The bundle is older than what was installed here before, or its version has no order."""
+
+    code = "bundle-version"
+
+
+class StoreDamaged(BundleError):
+    """What was installed cannot be used, or there is nothing to go back to."""
+
+    code = "bundle-store"
+
+
+class ReferenceMissing(BundleError):
+    """The bundle does not hold what would be needed: it was exported without, or by an older one."""
+
+    code = "bundle-reference"
+
+
 class DataError(MedimgEdgeError):
     """A data set that cannot be trained on or evaluated."""
 
@@ -328,6 +432,18 @@ class DownloadFailed(DataError):
     """A publisher's file could not be fetched or is not what was published."""
 
     code = "data-download"
+
+
+class KeyInvalid(MedimgEdgeError):
+    """A key, or a folder of keys, that cannot be used."""
+
+    code = "key"
+
+
+class RiskUnknown(MedimgEdgeError):
+    """A risk that the bundle cannot keep, or under a site profile."""
+
+    code = "risk"
 
 
 class MachineFault(MedimgEdgeError):

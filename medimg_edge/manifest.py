@@ -144,6 +144,64 @@ class GoldenCase(Struct, frozen=True):
     probability: dict[str, tuple[float, ...]]
 
 
+class Polarity(Struct, frozen=True):
+    """Whether black and white are exchanged; see ``screening``.
+
+    weights: a file of float32, little endian, side x side. limit: scores below are inverted.
+    """
+
+    side: Annotated[int, msgspec.Meta(ge=2, le=64)]
+    weights: str
+    limit: float
+
+
+class Novelty(Struct, frozen=True):
+    """How unlike the training images the network finds an image; see ``novelty``.
+
+    arrays: by name the file, float32, little endian, row by row; shapes: of each. limit: by
+    artifact the distance beyond which nothing is answered. figures: what the export measured.
+    """
+
+    method: Literal["mahalanobis", "knn", "energy", "vim"]
+    arrays: dict[str, str]
+    shapes: dict[str, tuple[Count, ...]]
+    limit: dict[str, float]
+    figures: dict[str, float | None] = {}
+
+
+class Screening(Struct, frozen=True):
+    """Which images are turned away unanswered; see ``screening``.
+
+    contrast: the least standard deviation of the tensor's grey levels. content: the least share of
+    the tensor that is not a flat border.
+    """
+
+    contrast: Annotated[float, msgspec.Meta(ge=0)]
+    content: Fraction
+    polarity: Polarity | None = None
+    novelty: Novelty | None = None
+
+
+class Histogram(Struct, frozen=True):
+    """How a number was distributed on validation: ``counts[i]`` lie in edges[i]..edges[i + 1]."""
+
+    edges: tuple[float, ...]
+    counts: tuple[Count, ...]
+
+
+class Reference(Struct, frozen=True):
+    """What a site's images are compared with, by one artifact; see ``drift``.
+
+    numbers: by name, such as ``probability of PNEUMONIA``, ``brightness``, ``novelty``. decisions:
+    by label how many of each. codes: how many were turned away, by code; ``images`` in all.
+    """
+
+    images: Count
+    numbers: dict[str, Histogram]
+    decisions: dict[str, dict[str, Count]]
+    codes: dict[str, Count] = {}
+
+
 class Gate(Struct, frozen=True):
     """One check that the export made, its limit, and what was measured."""
 
@@ -178,6 +236,13 @@ class Manifest(Struct, frozen=True):
     files: dict[str, FileEntry] = {}
     gates: tuple[Gate, ...] = ()
     training: dict[str, Any] = {}
+    screening: Screening | msgspec.UnsetType = msgspec.UNSET
+    risks: dict[str, dict[str, dict[str, tuple[Fraction, Fraction]]]] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    """By artifact, label and risk: from where the label, and up to where its absence, is kept."""
+    reference: dict[str, Reference] | msgspec.UnsetType = msgspec.UNSET
+    """By artifact."""
     schema: int = SCHEMA
 
     @property

@@ -16,9 +16,14 @@ Floats = NDArray[np.float64]
 
 
 def decide(probability: float, point: OperatingPoint) -> str:
-    """``refer`` inside the refer band, else ``positive`` from the threshold on."""
-    if point.refer and point.refer[0] <= probability < point.refer[1]:
-        return "refer"
+    """``refer`` inside the refer band, else ``positive`` from the threshold on.
+
+    The band's upper end is outside of it, unless it is 1.
+    """
+    if point.refer:
+        low, high = point.refer
+        if low <= probability and (probability < high or high >= 1):
+            return "refer"
     return "positive" if probability >= point.threshold else "negative"
 
 

@@ -33,6 +33,20 @@ class Model(msgspec.Struct, frozen=True):
     hash: str
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an image's looks, so that drift is seen without the image.
+
+    Of the tensor that the network sees: brightness, the mean grey level, and contrast, its standard
+    deviation, in 0..255; sharpness, the mean difference of each row to the next. novelty: how
+    unlike the training images it is; above 1 it is turned away. Null where the bundle does not say.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    novelty: float | None = None
+
+
 class Dicom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the header of a DICOM input said; see ``image.Header``. No word of a patient.
 
@@ -60,7 +74,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     ``label``, ``probability`` and ``decision`` repeat the finding of a binary task, or the answered
     label of a multiclass one; they are null for multilabel. ``decision`` is ``positive``,
-    ``negative`` or ``refer``; for multiclass the label.
+    ``negative`` or ``refer``; for multiclass the label, or ``refer`` under a risk.
+
+    risk: how often the true label may be missing in ``possible``, the labels that cannot be ruled
+    out; both null unless that was asked for, and ``possible`` for multilabel.
     """
 
     schema: int = SCHEMA
@@ -79,6 +96,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     profile: str | None = None
     elapsed_ms: float
     dicom: Dicom | None = None
+    measured: Measured | None = None
+    risk: float | None = None
+    possible: tuple[str, ...] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +114,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["error", "rejected"]
     code: str
     message: str
+    measured: Measured | None = None
 
 
 class Extreme(msgspec.Struct, frozen=True):
@@ -141,7 +162,13 @@ def failure(
         status=status,
         code=error.code,
         message=printable(error.message),
+        measured=_measured(error),
     )
+
+
+def _measured(error: MedimgEdgeError) -> Measured | None:
+    found = error.measured if isinstance(error, Rejected) else None
+    return found if isinstance(found, Measured) else None
 
 
 def dicom(header: "Header", name_of: Callable[[str], str | None] | None = None) -> Dicom:

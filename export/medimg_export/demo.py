@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
-from medimg_edge.errors import GateError, RunError, WriteError
+from medimg_edge.errors import GateError, Rejected, RunError, WriteError
 from medimg_edge.golden import verify
 from medimg_edge.heatmap import encode_png, overlay
 from medimg_export import phantoms
@@ -101,8 +101,14 @@ def _answer(classifier: Classifier, data: Path, heatmaps: Path) -> list[str]:
     lines = []
     for folder, suffix in (("test", "png"), ("test-dicom", "dcm")):
         for kind in phantoms.KINDS["chest"].classes:
-            for path in sorted((data / folder / kind).glob(f"*.{suffix}"))[: SHOWN // 2]:
-                found = classifier.predict(path)
+            answered = 0
+            for path in sorted((data / folder / kind).glob(f"*.{suffix}")):
+                shown = f"{path.relative_to(data)}"
+                try:
+                    found = classifier.predict(path)
+                except Rejected as error:
+                    lines.append(f"{shown:<40} rejected: {error.code}")
+                    continue
                 assert found.heatmap is not None
                 picture = encode_png(overlay(found.pixels, found.heatmap[..., 0]))
                 try:
@@ -110,6 +116,8 @@ def _answer(classifier: Classifier, data: Path, heatmaps: Path) -> list[str]:
                     (heatmaps / f"{path.name}.{found.label}.png").write_bytes(picture)
                 except OSError as error:
                     raise WriteError(f"{heatmaps} was not written: {error.strerror}.") from error
-                shown = f"{path.relative_to(data)}"
                 lines.append(f"{shown:<40} p = {found.probability:.3f}  {found.decision}")
+                answered += 1
+                if answered == SHOWN // 2:
+                    break
     return lines

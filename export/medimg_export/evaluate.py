@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from medimg_edge import site_profile
 from medimg_edge.bundle import Bundle
@@ -23,6 +24,7 @@ from medimg_edge.errors import (
 from medimg_edge.heatmap import overlay
 from medimg_edge.manifest import Manifest
 from medimg_edge.record import Failure, printable
+from medimg_edge.screening import FORCED
 from medimg_edge.site_profile import SiteProfile
 from medimg_edge.whole_file import write_whole
 from medimg_export import metrics, referrals, subgroups
@@ -84,8 +86,9 @@ def evaluate(
     profile: a site profile, whose probabilities, thresholds and refer band are then measured; as
         for ``Classifier``.
     looks: a list to which a look at test images is added; see the module ``looks``.
-    Thresholds are the artifact's own, fixed at export, or the profile's. Images that are rejected
-    or cannot be read are counted and named, and are not in the metrics.
+    Thresholds are the artifact's own, fixed at export, or the profile's. Images that cannot be
+    read, or whose header says that they are of another kind, are counted and named, and are not in
+    the metrics. Those that a device would turn away by their looks are in them, and counted.
 
     Raises DataError, BundleError, ProfileInvalid, WriteError, RunError where ``out`` is a run.
     """
@@ -93,7 +96,7 @@ def evaluate(
         require_list(looks)
     if (out / recipes.RECORD).exists():
         raise RunError(f"{out} is a run, whose own metrics would be lost; name another folder.")
-    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=profile)
+    classifier = Classifier(Bundle.open(path), artifact=artifact, profile=profile, screened=False)
     manifest = classifier.manifest
     dataset = _opened(manifest, data, labels, group_pattern)
     own, stored = own_splits(manifest, data, progress), recipe_of(manifest)
@@ -116,6 +119,7 @@ def evaluate(
         *_of_profile(classifier, profile),
         *dataset.notes,
         *_listed(dataset.problems),
+        *_turned_away(answered, answers),
         *_notes(answered.failures),
     ]
     try:
@@ -312,6 +316,26 @@ def _listed(problems: Sequence[Problem]) -> list[str]:
     """What the data set left out, in its own words."""
     more = [f"{len(problems) - NAMED} more problems of this kind."] if len(problems) > NAMED else []
     return [*(problem.message for problem in problems[:NAMED]), *more]
+
+
+def _turned_away(answered: Answered[Sample], of: Answers) -> list[str]:
+    """How many a device would not answer, and how often the others are decided right."""
+    away = np.array(
+        [
+            any(each.startswith(FORCED) for each in found.record.warnings)
+            for found in answered.predictions
+        ]
+    )
+    if not away.any():
+        return []
+    truth = np.stack([column.truth for column in of.columns], axis=1)
+    right = (of.called == truth).all(axis=1)
+    others = f"; of the {(~away).sum()} others {right[~away].mean():.1%} are decided right"
+    return [
+        f"A device would turn {away.sum()} of these {len(away)} images away ({away.mean():.1%}). "
+        f"They are in the metrics: {right.mean():.1%} of all are decided right"
+        f"{'' if away.all() else others}."
+    ]
 
 
 def _notes(failures: list[tuple[Sample, Failure]]) -> list[str]:

@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge import golden
+from medimg_edge import golden, risk
 from medimg_edge.bundle import MANIFEST, Bundle, describe_files
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import ConversionError, GateError, RecipeError
 from medimg_edge.manifest import (
     Artifact,
+    FileEntry,
     Gate,
     GoldenCase,
     Input,
@@ -25,17 +26,22 @@ from medimg_edge.manifest import (
     Name,
     OperatingPoint,
     Output,
+    Reference,
+    Screening,
 )
 from medimg_edge.manifest import encode as encode_manifest
 from medimg_edge.operating_point import reached
+from medimg_edge.record import Failure
 from medimg_edge.staging import staged
-from medimg_export import gates, metrics
+from medimg_export import gates, metrics, screening_fit
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
 from medimg_export.convert_tflite import to_tflite, to_tflite_int8
 from medimg_export.golden_set import Golden, golden_set
 from medimg_export.int8 import VARIANTS, Int8Variant
 from medimg_export.model_card import model_card
+from medimg_export.novelty_fit import Head
 from medimg_export.prepared import Progress, encoded
+from medimg_export.reference import reference
 from medimg_export.trained_model import TrainedModel
 
 Format = Literal["onnx", "tflite"]
@@ -48,6 +54,9 @@ UNITS: dict[str, Literal["probability", "logit", "feature"]] = {
     "heatmap": "logit",
     "embedding": "feature",
 }
+REFERENCE_IMAGES = 2000
+"""Validation images, evenly spread, that drift is measured against."""
+
 CALIBRATION_IMAGES = 200
 """Training images whose activations give the int8 ranges, as many of each class as there are."""
 
@@ -82,11 +91,15 @@ class Exported:
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """What the device answered for a split: p (N, C), images with other pixels, ms an image."""
+    """What the device answered for a split: p (N, C), images with other pixels, ms an image.
+
+    embeddings: (N, D), where the model returns them.
+    """
 
     p: gates.Answers
     other_pixels: int
     ms: float
+    embeddings: NDArray[np.float32] | None
 
 
 def export(
@@ -147,6 +160,7 @@ class _Export:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     decision: dict[str, Points] = field(default_factory=dict)
     answers: dict[str, gates.Answers] = field(default_factory=dict)
+    embeddings: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)
     gates: list[Gate] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -232,6 +246,18 @@ class _Export:
         for name in left_out:
             (self.folder / name).unlink()
             del self.artifacts[name], self.decision[name], classifiers[name]
+        manifest = msgspec.structs.replace(
+            self._manifest(self.artifacts, default, self.decision),
+            gates=tuple(self.gates),
+            golden=tuple(_golden_case(case, classifiers) for case in cases),
+            screening=self._screening(classifiers[default]),
+        )
+        manifest = msgspec.structs.replace(manifest, files=self._files())
+        manifest = msgspec.structs.replace(
+            manifest,
+            risks={name: risk.fit(manifest, self.y, self.answers[name]) for name in self.artifacts},
+            reference={name: self._reference(manifest, name) for name in self.artifacts},
+        )
         found = metrics.evaluate(
             self.model.task,
             self.model.labels,
@@ -240,19 +266,53 @@ class _Export:
             thresholds={k: v.threshold for k, v in self.decision[default].items()} or None,
             groups=self.groups,
         )
-        manifest = self._manifest(self.artifacts, default, self.decision)
         card = model_card(
             manifest, self.model.recipe, self.model.prepared.describe(), found, "validation"
         )
         (self.folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
-        files = describe_files(self.folder)
-        manifest = msgspec.structs.replace(
-            manifest,
-            gates=tuple(self.gates),
-            golden=tuple(_golden_case(case, classifiers) for case in cases),
-            files={name: entry for name, entry in files.items() if name not in self.artifacts},
-        )
+        manifest = msgspec.structs.replace(manifest, files=self._files())
         (self.folder / MANIFEST).write_bytes(encode_manifest(manifest))
+
+    def _files(self) -> dict[str, FileEntry]:
+        """Everything in the folder but the artifacts."""
+        files = describe_files(self.folder)
+        return {name: entry for name, entry in files.items() if name not in self.artifacts}
+
+    def _screening(self, classifier: Classifier) -> Screening:
+        """What is turned away, fitted by the default artifact's eyes."""
+        self._say("fitting what is turned away")
+        deployable = self.model.deployable
+
+        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+            found = [classifier.run(each[None]).get("embedding") for each in pixels]
+            seen = [each[0] for each in found if each is not None]
+            return np.stack(seen) if seen else None
+
+        default = classifier.artifact
+        fitted = screening_fit.fit(
+            self.folder,
+            self.model.prepared,
+            self.model.task,
+            Head(deployable.kernel.T, deployable.bias),
+            run,
+            {name: self.embeddings[name] for name in (default, *self.artifacts)},
+        )
+        self.notes += fitted.notes
+        return fitted.screening
+
+    def _reference(self, manifest: Manifest, name: str) -> Reference:
+        """How validation looks to the device, by one artifact, turned away or not."""
+        prepared = self.model.prepared
+        rows = prepared.splits.val
+        rows = rows[:: -(-len(rows) // REFERENCE_IMAGES)]
+        classifier = Classifier(Bundle(self.folder, manifest, hash=""), artifact=name, profile=None)
+        records = []
+        sources = [encoded(sample) for sample in prepared.samples(rows)]
+        for at, each in enumerate(classifier.predict_many(sources), start=1):
+            records.append(each if isinstance(each, Failure) else each.record)
+            if self.progress:
+                self.progress(f"{name} as on a device", at, len(rows))
+        return reference(manifest, records)
 
     def _quantize(self, kind: Format, variant: Int8Variant) -> None:
         source, path = self.folder / FLOAT32[kind], self.folder / INT8[kind]
@@ -278,16 +338,19 @@ class _Export:
         prepared = self.model.prepared
         rows = prepared.rows(split)
         classifier = self._classifier(name, artifact, points)
-        p, other_pixels = [], 0
+        p, embeddings, other_pixels = [], [], 0
         started = time.perf_counter()
         for at, (row, sample) in enumerate(zip(rows, prepared.samples(rows), strict=True), start=1):
             prediction = classifier.predict(encoded(sample))
             other_pixels += not np.array_equal(prediction.pixels, prepared.cached.pixels[row])
             p.append([finding.probability for finding in prediction.findings])
+            if split == "val" and prediction.embedding is not None:
+                embeddings.append(prediction.embedding)
             if self.progress:
                 self.progress(f"{name} on {split}", at, len(rows))
         ms = 1000 * (time.perf_counter() - started) / len(rows)
-        return _Answers(np.array(p, np.float64), other_pixels, ms)
+        seen = np.stack(embeddings) if embeddings else None
+        return _Answers(np.array(p, np.float64), other_pixels, ms, seen)
 
     def _matched(self, points: Points, base: str, p: gates.Answers) -> Points:
         """The operating points of an int8 artifact: as many positive calls as float32 makes."""
@@ -324,6 +387,7 @@ class _Export:
         }
         self.rows.append(row)
         self.answers[name], self.decision[name] = found.p, points
+        self.embeddings[name] = found.embeddings
         self.artifacts[name] = msgspec.structs.replace(artifact, metrics=measured)
 
     def _differing(self, p: gates.Answers, points: Points) -> int:

@@ -33,13 +33,15 @@ class Deployable:
         ``probability`` (N, outputs) in [0, 1];
         ``heatmap`` (N, h, w, outputs) in logits, absent where ``reduction`` is None;
         ``embedding`` (N, D), what the dense layer takes.
-    bias: float32 (outputs,), in logits.
+    kernel, bias: float32 (D, outputs) and (outputs,), the dense layer, in logits before the
+        temperature.
     reduction: the heatmap's mean or sum over h and w, plus ``bias``, is the logit before the
         temperature.
     notes: sentences for the export's report.
     """
 
     model: keras.Model
+    kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     reduction: Reduction | None
     notes: tuple[str, ...]
@@ -84,7 +86,7 @@ def deployable(
     if head.reduction is not None:
         outputs["heatmap"] = _heatmap(source, head)
     deployed = keras.Model(pixels, outputs, name="deployable")
-    return Deployable(deployed, head.bias, head.reduction, head.notes + notes)
+    return Deployable(deployed, head.kernel, head.bias, head.reduction, head.notes + notes)
 
 
 def logits_model(

@@ -37,7 +37,8 @@ def _referral(
     bootstrap: int,
     seed: int,
 ) -> Referral:
-    inside = (band[0] <= of.score) & (of.score < band[1])  # as operating_point.decide
+    # As operating_point.decide.
+    inside = (band[0] <= of.score) & ((of.score < band[1]) | (band[1] >= 1))
     every, answered = np.ones_like(inside), ~inside
     wrong = answered & (of.called != of.truth)
     n = len(inside)

@@ -169,8 +169,18 @@ def coverage_table(curve: CoverageCurve) -> str:
     )
     return (
         '<div class="wide"><h3>What is left of the error</h3><table><thead><tr>'
-        f'<th scope="col">referred</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<th scope="col">referred</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f"<p>Area under the generalized risk coverage curve (AUGRC): {_fine(curve.augrc)}. That is "
+        "the share of images that are answered and wrong, averaged over every share that could be "
+        "answered; 0 is best.</p></div>"
     )
+
+
+def _fine(of: Estimate) -> str:
+    if of.value is None:
+        return "–"
+    interval = "" if of.low is None else f" ({of.low:.4f} – {of.high:.4f})"
+    return f"{of.value:.4f}{interval}"
 
 
 def referral_table(metrics: Metrics) -> str:

@@ -52,10 +52,16 @@ class Selective:
 
 @dataclass(frozen=True)
 class CoverageCurve:
-    """The error at each of ``COVERAGE``, with its 95 % interval point by point; ``n`` images."""
+    """The error at each of ``COVERAGE``, with its 95 % interval point by point; ``n`` images.
+
+    augrc: the mean over all coverages of the share of images that are answered, and wrong; the
+        area under the generalized risk coverage curve of Traub et al. 2024, "Overcoming Common
+        Flaws in the Evaluation of Selective Classification Systems".
+    """
 
     n: int
     errors: tuple[Estimate, ...]
+    augrc: Estimate
 
 
 def selective_of(
@@ -86,4 +92,7 @@ def coverage_curve(
         of.errors(weights)
         for weights in resamples(n, groups, resampled(n, groups, bootstrap), seed)
     ]
-    return CoverageCurve(n, tuple(estimate(column) for column in np.concatenate(blocks).T))
+    errors = np.concatenate(blocks)
+    steps = np.append(0, COVERAGE)
+    areas = np.atleast_1d(np.trapezoid(np.pad(errors * COVERAGE, ((0, 0), (1, 0))), steps, axis=1))
+    return CoverageCurve(n, tuple(estimate(column) for column in errors.T), estimate(areas))

@@ -10,6 +10,7 @@ from medimg_edge.cli import (
     audit,
     device,
     infer,
+    keys,
     kiosk,
     machine,
     node,
@@ -57,6 +58,7 @@ def options(
 for command in (
     infer.infer,
     device.verify,
+    keys.sign,
     site.calibrate,
     device.info,
     machine.tune,
@@ -74,5 +76,6 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(workstation.data, name="data")
+app.add_typer(keys.keys, name="keys")
 app.add_typer(kiosk.kiosk, name="kiosk")
 app.add_typer(audit.audit, name="audit")

@@ -24,19 +24,33 @@ class Document(StrEnum):
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle to check.")],
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Refuse it unless a key in this folder, or that of releases, signed it.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Check a bundle on this machine: its files, its pixels, its answers to the golden set.
+    """Check a bundle on this machine: signature, files, pixels, its answers to the golden set.
 
-    Exit 1 if anything differs; then the bundle must not answer here.
+    Exit 1 if anything differs; then the bundle must not answer here. Without --trusted it is said
+    who signed it, and only a wrong or withdrawn signature is refused.
 
-    Example: medimg-edge verify pneumonia
+    Examples:
+
+    medimg-edge verify pneumonia-cxr
+
+    medimg-edge verify our-bundle --trusted /etc/medimg-edge/trusted
     """
-    from medimg_edge import device_profile
+    from medimg_edge import device_profile, trust
     from medimg_edge.bundle import Bundle
     from medimg_edge.golden import ENOUGH_CASES
     from medimg_edge.golden import verify as check
 
     opened = Bundle.open(bundle)
+    found = trust.require(opened, trust.Trust.load(trusted), allow_unsigned=trusted is None)
     device = device_profile.find(opened, output.warn)
     checks = check(
         opened,
@@ -70,6 +84,7 @@ def verify(
             "a small difference may go unseen. An export by this release writes more."
         )
     typer.echo(f"{manifest.name} {manifest.version} gives the same answers here as in training.")
+    typer.echo(found.sentence)
     if untested := [each.artifact for each in checks if each.status == "not run"]:
         typer.echo(f"Not checked here: {', '.join(untested)}.")
 

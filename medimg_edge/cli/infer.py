@@ -116,10 +116,16 @@ def infer(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Answer DICOM images of another kind than the model's, too; noted."
-        ),
+        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
     ] = False,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Refer what cannot be answered with that risk of missing the true label: .01, "
+            ".02, .05, .1 or .2.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -155,6 +161,8 @@ def infer(
 
     medimg-edge infer --watch incoming/ --out answers.jsonl --resume
 
+    medimg-edge infer incoming/ --risk 0.05 --out today.jsonl
+
     medimg-edge infer chest.dcm --results sr,sc --out for-the-archive/
 
     medimg-edge infer ct/ --series -b lung-ct
@@ -168,13 +176,15 @@ def infer(
     # Before msgspec: typing_extensions, which it takes where there is one, slows this import.
     import numpy.typing  # noqa: F401
 
-    from medimg_edge import device_profile
+    from medimg_edge import device_profile, trust
     from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier
     from medimg_edge.cli import answers
     from medimg_edge.inputs import base_of
 
     opened = Bundle.open(bundle or DEFAULT)
+    if doubt := trust.doubt(opened):
+        output.warn(doubt)
     classifier = Classifier(
         opened,
         artifact=artifact,
@@ -183,6 +193,7 @@ def infer(
         many=from_list is not None or len(paths) > 1 or paths[0].is_dir(),
         threads=1 if threads else None,
         force=force,
+        risk=risk,
     )
     if bundle is None:
         manifest = classifier.manifest

@@ -18,6 +18,7 @@ import pytest
 from medimg_edge import manifest as m
 from medimg_edge.bundle import describe_files
 from medimg_edge.cli import main
+from tests.device.said import beside_trust
 
 SIDE = 16
 
@@ -161,6 +162,7 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         assert "Traceback" not in done.stderr, done.stderr
         assert "Exception ignored" not in done.stderr, done.stderr
         assert "error [unexpected]" not in done.stderr, done.stderr
+        done.stderr = beside_trust(done.stderr)
         return done
 
     return run
@@ -176,6 +178,7 @@ def called(monkeypatch, capsys) -> Callable[..., SimpleNamespace]:
             main()
         out, err = capsys.readouterr()
         assert "error [unexpected]" not in err, err
-        return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=err)
+        said = beside_trust(err)
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=out, stderr=said)
 
     return run

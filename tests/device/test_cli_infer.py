@@ -17,6 +17,7 @@ from threading import Thread
 import pytest
 
 from tests.device.control_c import hear_control_c
+from tests.device.said import beside_trust
 
 GOLDEN = ("01-gray8.png", "04-wide.png", "06-smaller.png")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and names")
@@ -195,7 +196,7 @@ def test_interrupted(frozen, started, tmp_path, options):
     else:
         first = run.stdout.readline()
     run.send_signal(signal.SIGINT)
-    text, error = first + run.stdout.read(), run.stderr.read()
+    text, error = first + run.stdout.read(), beside_trust(run.stderr.read())
     assert run.wait(20) == 130
     assert error.startswith("Interrupted: ")
     assert error.count("\n") == 1
@@ -400,7 +401,7 @@ def test_watching(frozen, started, tmp_path):
     run.send_signal(signal.SIGINT)
     _, error = run.communicate(timeout=20)
     assert run.returncode == 130
-    assert error.startswith("Interrupted: 1 answered")
+    assert beside_trust(error).startswith("Interrupted: 1 answered")
     assert {each["status"] for each in answers(out.read_text())} == {"ok"}
     assert len(list((folder / "maps").iterdir())) == 4
 

@@ -32,6 +32,8 @@ def assert_fits(value, schema: dict) -> None:
     if "anyOf" in schema:
         kinds = [each.get("type") for each in schema["anyOf"]]
         schema = schema["anyOf"][kinds.index("null") if value is None else 0]
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/")[-1]]
     if "enum" in schema:
         assert value in schema["enum"]
     if schema.get("type") == "null":
@@ -39,7 +41,7 @@ def assert_fits(value, schema: dict) -> None:
     elif "type" in schema:
         assert isinstance(value, TYPES[schema["type"]]), (value, schema)
     if isinstance(value, dict):
-        assert set(schema["required"]) <= set(value) <= set(schema["properties"])
+        assert set(schema.get("required", [])) <= set(value) <= set(schema["properties"])
         for key, each in value.items():
             assert_fits(each, schema["properties"][key])
     elif isinstance(value, list):
@@ -86,7 +88,21 @@ def test_a_failure_says_why_and_has_no_probability(error, status):
         "status": status,
         "code": error.code,
         "message": error.message,
+        "measured": None,
     }
+
+
+def test_a_rejection_tells_what_was_measured():
+    error = errors.NotLikeTraining("It is another thing.")
+    error.measured = record.Measured(brightness=1.0, contrast=2.0, sharpness=3.0, novelty=4.0)
+    found = json.loads(encode(failure("a.png", error)))
+    assert found["measured"] == {
+        "brightness": 1.0,
+        "contrast": 2.0,
+        "sharpness": 3.0,
+        "novelty": 4.0,
+    }
+    assert_fits(found, {"$ref": "#/$defs/Failure"})
 
 
 def test_a_path_that_is_not_utf_8():

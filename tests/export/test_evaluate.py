@@ -45,7 +45,7 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def directly(bundle: Path, data: Path, artifact: str = "auto") -> tuple[np.ndarray, np.ndarray]:
-    classifier = Classifier(bundle, artifact=artifact)
+    classifier = Classifier(bundle, artifact=artifact, screened=False)
     paths = sorted(data.glob("*/*.png"))
     p = [classifier.predict(path).probability for path in paths]
     return np.array([path.parent.name == "opacity" for path in paths]), np.array(p, float)
@@ -159,7 +159,7 @@ def test_subgroups_are_told_by_the_names(bundle: Path, held_out: Path, tmp_path:
     assert (opacity.n, opacity.against, opacity.prevalence) == (len(even), 12, {"opacity": 1})
     assert set(opacity.values) == {"auc", "sensitivity"}
     assert set(normal.values) == {"auc", "specificity"}
-    p = [Classifier(bundle).predict(path).probability for path in even]
+    p = [Classifier(bundle, screened=False).predict(path).probability for path in even]
     threshold = (found.metrics.thresholds or {})["opacity"]
     assert opacity.values["sensitivity"].value == np.mean(np.array(p, float) >= threshold)
     stored = msgspec.json.decode((tmp_path / "metrics.json").read_bytes(), type=Metrics)
@@ -346,7 +346,7 @@ def test_a_profile_is_measured_as_it_answers(
 ):
     copy, profile = site
     found = evaluate(copy, held_out, tmp_path / "out", profile="auto", bootstrap=50)
-    classifier = Classifier(copy)  # which takes the profile beside it
+    classifier = Classifier(copy, screened=False)  # which takes the profile beside it
     paths = sorted(held_out.glob("*/*.png"))
     y = np.array([path.parent.name == "opacity" for path in paths])
     answers = [classifier.predict(path) for path in paths]
@@ -453,7 +453,7 @@ def test_labels_of_an_unpublished_npz_are_given_in_any_order(
     found = evaluate(
         bundle, tmp_path / "own.npz", tmp_path, labels=["opacity", "normal"], bootstrap=10
     ).metrics
-    classifier = Classifier(bundle)
+    classifier = Classifier(bundle, screened=False)
     p = [classifier.predict(image).probability for image in images if image is not None]
     assert found.values["auc"].value == pytest.approx(roc_auc_score(y, np.array(p, float)))
     assert found.prevalence == {"opacity": 0.5}

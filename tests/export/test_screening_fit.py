@@ -1,0 +1,80 @@
+"""What an export fits to turn images away, on phantoms and a network that was trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medimg_edge.bundle import Bundle
+from medimg_edge.classifier import Classifier
+from medimg_edge.errors import Inverted, Rejected
+from medimg_edge.manifest import Screening
+from medimg_edge.record import Failure
+from medimg_export.outliers import outliers
+from medimg_export.phantom_chest import chest
+
+TESTS = 60
+
+
+def phantoms(count: int, start: int = 5000) -> list[np.ndarray]:
+    return [
+        np.ascontiguousarray(chest(seed, positive=seed % 2 == 1, size=64).pixels)
+        for seed in range(start, start + count)
+    ]
+
+
+def screening(bundle: Path) -> Screening:
+    found = Bundle.open(bundle).manifest.screening
+    assert isinstance(found, Screening)
+    return found
+
+
+def test_every_artifact_has_a_limit_and_a_reference(bundle):
+    manifest = Bundle.open(bundle).manifest
+    novelty = screening(bundle).novelty
+    assert novelty is not None
+    assert set(novelty.limit) == set(manifest.artifacts) == set(manifest.reference)  # type: ignore[arg-type]
+    assert set(manifest.artifacts) == set(manifest.risks)  # type: ignore[arg-type]
+    assert {f"auroc {name}" for name in ("mahalanobis", "knn", "energy", "vim")} <= set(
+        novelty.figures
+    )
+
+
+def test_new_images_of_the_kind_are_answered(bundle):
+    answers = [*Classifier(bundle, profile=None).predict_many(phantoms(TESTS))]
+    rejected = [each for each in answers if isinstance(each, Failure)]
+    assert len(rejected) <= 0.2 * TESTS, [each.code for each in rejected]
+
+
+def test_negatives_are_turned_away(bundle):
+    classifier = Classifier(bundle, profile=None)
+    if screening(bundle).polarity is None:
+        pytest.fail("chest phantoms have a polarity")
+    caught = 0
+    for each in phantoms(TESTS):
+        try:
+            classifier.predict(65535 - each)
+        except Inverted:
+            caught += 1
+        except Rejected:
+            continue
+    assert caught >= 0.8 * TESTS
+
+
+def test_pictures_of_other_things_are_turned_away(bundle):
+    """Of each kind, those that chose the detector and those that did not."""
+    classifier = Classifier(bundle, profile=None)
+    spec = classifier.manifest.preprocessing
+    shares = {}
+    for kind, pixels in outliers(spec, ("CR",), seed=9).pixels.items():
+        answers = [*classifier.predict_many(each[..., 0] for each in pixels)]
+        shares[kind] = np.mean([isinstance(each, Failure) for each in answers])
+    assert np.mean([*shares.values()]) > 0.8, shares
+
+
+def test_validation_is_turned_away_as_often_as_said(bundle):
+    for found in Bundle.open(bundle).manifest.reference.values():  # type: ignore[union-attr]
+        assert found.codes.get("not-like-training", 0) <= 0.05 * found.images
+        assert sum(found.codes.values()) <= 0.1 * found.images
