@@ -58,7 +58,7 @@ class Kind:
 
 def main() -> None:
     """Measure, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle")
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, help="write the tables here, too")
@@ -174,7 +174,7 @@ def _noise(generator: np.random.Generator, number: int) -> NDArray[np.uint8]:
     if number % 3 == 0:
         return white
     if number % 3 == 1:
-        return cv2.GaussianBlur(white, (0, 0), generator.uniform(1, 12))
+        return cv2.GaussianBlur(white, (0, 0), generator.uniform(1, 12)).astype(np.uint8)
     return np.clip(generator.normal(128, generator.uniform(10, 60), (256, 256)), 0, 255).astype(
         np.uint8
     )

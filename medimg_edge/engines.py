@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge import native_stderr
+from medimg_edge.batch import in_order
 from medimg_edge.cores import images_at_once
 from medimg_edge.errors import ExtraMissing, ModelLoad, ModelOutput, NotFinite
 from medimg_edge.manifest import Input, Manifest
@@ -241,7 +242,7 @@ class _OpenVinoEngine:
         _check_names(types, outputs, manifest, "uint8")
         try:
             network.reshape({manifest.input.name: [1, *manifest.input.shape]})  # quicker than N
-            compiled = core.compile_model(network, "CPU", settings)
+            compiled = _in_a_thread(lambda: core.compile_model(network, "CPU", settings))
             # A request holds the tensors of one call: each call takes an idle one.
             self._make = compiled.create_infer_request
             self._idle = [self._make()]
@@ -274,6 +275,16 @@ RUNTIMES: dict[str, Runtime] = {
     "openvino": Runtime("onnx", "openvino", _openvino_version, _OpenVinoEngine),
 }
 """By the name that records give; the first of a format is its reference."""
+
+
+def _in_a_thread(load: Callable[[], T]) -> T:
+    """The result of a call in a thread that then ends.
+
+    OpenVINO gives the thread that compiles a stack for signals, and frees it with the engine, in
+    whatever thread drops that: Ctrl-C would then find none, and the system ends the process.
+    """
+    (loaded,) = in_order(lambda call: call(), [load], 1)
+    return loaded
 
 
 def _idle_or(idle: list[T], make: Callable[[], T]) -> T:

@@ -111,6 +111,11 @@ def scaled(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return embeddings / np.maximum(length, np.finfo(np.float32).tiny)[..., None]
 
 
+def _product(rows: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) times (D,) -> (N,), in this thread: BLAS would wait for cores that others use."""
+    return np.einsum("ij,j->i", rows, values)
+
+
 class _Mahalanobis:
     def __init__(self, arrays: Arrays) -> None:
         means, basis, variances = arrays["means"], arrays["basis"], arrays["variances"]
@@ -121,7 +126,7 @@ class _Mahalanobis:
 
     def __call__(self, embedding: NDArray[np.float32]) -> float:
         values = scaled(embedding)
-        along = (self._basis @ values - self._centers) ** 2
+        along = (_product(self._basis, values) - self._centers) ** 2
         away = (values - self._means).astype(np.float64)
         every = np.einsum("ij,ij->i", away, away)
         return float((every * self._rest + along @ self._weights).min())
@@ -133,7 +138,7 @@ class _Knn:
         self._kth = min(NEIGHBOURS, len(self._bank)) - 1
 
     def __call__(self, embedding: NDArray[np.float32]) -> float:
-        closeness = self._bank @ scaled(embedding)
+        closeness = _product(self._bank, scaled(embedding))
         nearest = -np.partition(-closeness, self._kth)[self._kth]
         return float(np.sqrt(max(0.0, 2 - 2 * float(nearest))))
 
@@ -158,6 +163,6 @@ class _Vim:
 
     def __call__(self, embedding: NDArray[np.float32]) -> float:
         away = embedding - self._origin
-        along = (self._basis @ away).astype(np.float64)
+        along = _product(self._basis, away).astype(np.float64)
         outside = float(away.astype(np.float64) @ away) - float(along @ along)
         return self._weight * float(np.sqrt(max(0.0, outside))) + self._energy(embedding)

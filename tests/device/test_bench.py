@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -161,3 +162,22 @@ def test_control_c(frozen, words):
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: all processes of the group
     out, err = run.communicate(timeout=10)
     assert (run.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sigaltstack of Linux")
+def test_no_runtime_leaves_this_thread_a_stack_for_signals(frozen):
+    """It would be freed with the engine, by another thread, and Ctrl-C then end the process."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    bundle = Bundle.open(frozen)
+    for name, artifact in bundle.manifest.artifacts.items():
+        for runtime in engines.runtimes(artifact.format):
+            engine = engines.load(
+                bundle.read(name), artifact.format, bundle.manifest, runtime=runtime
+            )
+            found = Stack()
+            assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+            assert found.at is None, runtime
+            del engine
