@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import ctypes
+import json
 import multiprocessing
 import os
 import shutil
@@ -171,13 +171,17 @@ def test_no_runtime_leaves_this_thread_a_stack_for_signals(frozen):
     class Stack(ctypes.Structure):
         _fields_ = (("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
+    def stack() -> int | None:
+        found = Stack()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+        return found.at
+
+    before = stack()
     bundle = Bundle.open(frozen)
     for name, artifact in bundle.manifest.artifacts.items():
         for runtime in engines.runtimes(artifact.format):
             engine = engines.load(
                 bundle.read(name), artifact.format, bundle.manifest, runtime=runtime
             )
-            found = Stack()
-            assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
-            assert found.at is None, runtime
+            assert stack() == before, runtime
             del engine
