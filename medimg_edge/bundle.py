@@ -12,8 +12,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medimg_edge import models
-from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer
+from medimg_edge import installed, models
+from medimg_edge.errors import ArtifactUnknown, BundleMissing, FilesDiffer, StoreDamaged
 from medimg_edge.manifest import FileEntry, Manifest, decode
 
 MANIFEST = "manifest.json"
@@ -36,16 +36,41 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Open the bundle in a folder, or a shipped one by its name.
+        """Open the bundle in a folder, or an installed or a shipped one by its name.
 
         Raises BundleMissing, ManifestInvalid, SchemaUnknown, RevisionUnknown, or FilesDiffer: a
         file is missing, added, of another size, a link, or has a path that leaves the folder.
         Contents are hashed when they are read, and all of them by ``verify``.
+
+        An installed one is the very bundle that was installed (else StoreDamaged), also while an
+        update replaces it. What was opened stays readable until the second update after it; from
+        then on ``read`` raises FilesDiffer, and never gives another bundle's bytes.
         """
-        folder = find(path)
+        active = None if os.path.exists(path) else installed.find(path)
+        return cls._in_folder(find(path)) if active is None else cls._installed(active)
+
+    @classmethod
+    def _installed(cls, active: installed.Active) -> Bundle:
+        while True:
+            try:
+                return cls._in_folder(active.folder, active.hash)
+            except (BundleMissing, FilesDiffer) as error:
+                now = installed.find(active.name)
+                if now is None or now.kept == active.kept:
+                    raise StoreDamaged(
+                        f"{active.name} {active.version} is installed in {active.folder} and "
+                        f"cannot be used: {error} Install it anew, or go back with `medimg-edge "
+                        f"rollback {active.name}`."
+                    ) from error
+                active = now
+
+    @classmethod
+    def _in_folder(cls, folder: Path, expected: str | None = None) -> Bundle:
         data = _manifest_bytes(folder)
-        manifest = decode(data)
-        bundle = cls(folder, manifest, hashlib.sha256(data).hexdigest())
+        found = hashlib.sha256(data).hexdigest()
+        if found != (expected or found):
+            raise FilesDiffer("Its manifest is not the one that was installed.")
+        bundle = cls(folder, decode(data), found)
         bundle._check_folder()
         return bundle
 
@@ -114,11 +139,16 @@ class Bundle:
 
 
 def find(path: str | os.PathLike[str]) -> Path:
-    """Where a bundle lies: at the path, if there is anything, else the shipped one of that name."""
+    """Where a bundle lies: at the path, if there is anything, else the one of that name.
+
+    An installed one goes before a shipped one: it is an update of it. Raises StoreDamaged.
+    """
     folder = Path(path)
-    if not os.path.exists(folder) and os.fspath(path) in shipped():
-        return models.FOLDER / folder
-    return folder
+    if os.path.exists(folder):
+        return folder
+    if active := installed.find(path):
+        return active.folder
+    return models.FOLDER / folder if os.fspath(path) in shipped() else folder
 
 
 def shipped() -> list[str]:
@@ -152,10 +182,11 @@ def _manifest_bytes(folder: Path) -> bytes:
     try:
         information = path.lstat()
     except OSError as error:
+        names = sorted({*installed.names(), *shipped()})
         what = "not a folder" if os.path.isfile(folder) else "no bundle: it has no manifest.json"
         raise BundleMissing(
-            f"{folder} is {what}. Give the folder that `medimg-edge export` wrote, or a shipped "
-            f"name: {', '.join(shipped()) or 'none is shipped'}."
+            f"{folder} is {what}. Give the folder that `medimg-edge export` wrote, or an installed "
+            f"or a shipped name: {', '.join(names) or 'there is none'}."
         ) from error
     if not stat.S_ISREG(information.st_mode):
         raise FilesDiffer("manifest.json is not a regular file.")

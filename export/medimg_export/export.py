@@ -33,7 +33,7 @@ from medimg_edge.manifest import encode as encode_manifest
 from medimg_edge.operating_point import reached
 from medimg_edge.record import Failure
 from medimg_edge.staging import staged
-from medimg_export import gates, metrics, screening_fit
+from medimg_export import card_completeness, gates, metrics, screening_fit
 from medimg_export.convert_onnx import to_onnx, to_onnx_int8
 from medimg_export.convert_tflite import to_tflite, to_tflite_int8
 from medimg_export.golden_set import Golden, golden_set
@@ -266,9 +266,16 @@ class _Export:
             thresholds={k: v.threshold for k, v in self.decision[default].items()} or None,
             groups=self.groups,
         )
-        card = model_card(
-            manifest, self.model.recipe, self.model.prepared.describe(), found, "validation"
+        facts = (
+            manifest,
+            self.model.recipe,
+            self.model.prepared.describe(),
+            found,
+            "validation",
         )
+        card = model_card(*facts)
+        missing = card_completeness.unstated(card_completeness.Facts(*facts))
+        self.notes += card_completeness.notes(missing)
         (self.folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         manifest = msgspec.structs.replace(manifest, files=self._files())
         (self.folder / MANIFEST).write_bytes(encode_manifest(manifest))

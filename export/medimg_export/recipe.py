@@ -129,6 +129,23 @@ class Card(Struct, frozen=True):
     data_source: str = ""
     limits: tuple[str, ...] = ()
     """Known failures, each a sentence or two, beside those that every model has."""
+    developers: str = ""
+    contact: str = ""
+    """Whom to tell that it fails."""
+    model_license: str = ""
+    users: str = ""
+    environment: str = ""
+    """Where it is to be used, and between what other steps."""
+    out_of_scope: str = ""
+    population: str = ""
+    """Whose images it was trained on."""
+    acquisition: str = ""
+    """By what machines, where and when they were made."""
+    reference_standard: str = ""
+    """How the labels came about."""
+    ethics: str = ""
+    updates: str = ""
+    """How it is watched, and when there is a new one."""
 
 
 class Foreign(Struct, frozen=True):

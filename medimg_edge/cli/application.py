@@ -8,7 +8,9 @@ import typer
 from medimg_edge import __version__
 from medimg_edge.cli import (
     audit,
+    bundles,
     device,
+    drift,
     infer,
     keys,
     kiosk,
@@ -57,8 +59,13 @@ def options(
 
 for command in (
     infer.infer,
+    drift.drift,
     device.verify,
     keys.sign,
+    bundles.pack,
+    bundles.install,
+    bundles.bundles,
+    bundles.rollback,
     site.calibrate,
     device.info,
     machine.tune,

@@ -46,7 +46,7 @@ def infer(
             "--bundle",
             "-b",
             envvar="MEDIMG_EDGE_BUNDLE",
-            help="The bundle that answers: a folder, or a shipped name.",
+            help="The bundle that answers: a folder, or an installed or shipped name.",
             show_default=DEFAULT,
         ),
     ] = None,

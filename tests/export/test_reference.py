@@ -12,7 +12,6 @@ from medimg_edge.errors import NotLikeTraining
 from medimg_edge.record import Answer, Finding, Measured, Model, failure
 from medimg_export.reference import histogram, reference
 
-
 FROZEN = Path(__file__).parent.parent / "data" / "frozen-bundle"
 
 
