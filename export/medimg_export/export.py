@@ -258,6 +258,9 @@ class _Export:
             risks={name: risk.fit(manifest, self.y, self.answers[name]) for name in self.artifacts},
             reference={name: self._reference(manifest, name) for name in self.artifacts},
         )
+        assert isinstance(manifest.screening, Screening)
+        assert isinstance(manifest.reference, dict)
+        self.notes.append(screening_fit.told(manifest.screening, manifest.reference[default]))
         found = metrics.evaluate(
             self.model.task,
             self.model.labels,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge.manifest import Novelty, Polarity, Screening, Task
+from medimg_edge.manifest import Novelty, Polarity, Reference, Screening, Task
 from medimg_edge.novelty import Arrays
 from medimg_edge.preprocess import Area
 from medimg_edge.screening import Upright, cells, content, looks
@@ -67,6 +67,18 @@ def fit(
         ),
         notes + more,
     )
+
+
+def told(screening: Screening, reference: Reference) -> str:
+    """What the default artifact turns away, for the model's builder."""
+    away = sum(reference.codes.values()) / max(1, reference.images)
+    codes = ", ".join(f"{code} {count}" for code, count in reference.codes.items()) or "none"
+    found = f"of {reference.images} validation images {away:.1%} are turned away ({codes})"
+    if (novelty := screening.novelty) is None:
+        return found
+    chosen, unseen = (novelty.figures.get(f"auroc {name}") for name in (novelty.method, "unseen"))
+    how = f"not-like-training by {novelty.method}: AUROC {chosen:.3f} on the kinds that chose it"
+    return f"{found}; {how}" + (f", {unseen:.3f} on unseen kinds" if unseen is not None else "")
 
 
 def _spread(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

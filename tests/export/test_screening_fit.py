@@ -78,3 +78,12 @@ def test_validation_is_turned_away_as_often_as_said(bundle):
     for found in Bundle.open(bundle).manifest.reference.values():  # type: ignore[union-attr]
         assert found.codes.get("not-like-training", 0) <= 0.05 * found.images
         assert sum(found.codes.values()) <= 0.1 * found.images
+
+
+def test_the_export_tells_what_it_turns_away(exported):
+    manifest = exported.bundle.manifest
+    (told,) = [each for each in exported.notes if "turned away" in each]
+    found = manifest.reference[manifest.default_artifact]
+    share = sum(found.codes.values()) / found.images
+    assert f"of {found.images} validation images {share:.1%}" in told
+    assert f"by {screening(exported.bundle.path).novelty.method}" in told  # type: ignore[union-attr]
