@@ -14,8 +14,8 @@ Classifier, without a site's profile. For each severity:
     wrong, unflagged   share of all images that were decided, and wrongly: what nobody is warned of
 
 --markdown writes a table between two markers; of a file that has them it replaces what is between.
---sheet draws one image in all severities, a row for each corruption. Six hundred images take five
-minutes on two cores, and --images of them in proportion.
+--sheet draws one image in all severities, a row for each corruption. Six hundred images take eight
+minutes beside other work, and --images of them in proportion.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medimg_edge import trust
 from medimg_edge.bundle import SIGNATURES, Bundle
-from medimg_edge.errors import KeyInvalid, WriteError
+from medimg_edge.errors import KeyInvalid, SignatureInvalid, WriteError
 from medimg_edge.ssh_signature import PrivateKey, PublicKey, sign
 from medimg_edge.trust import Trust, manifest_bytes, read_key
 from medimg_edge.whole_file import SECRET, sync_folder, write_whole
@@ -31,6 +31,8 @@ def new(name: str, folder: Path, passphrase: bytes | None = None) -> tuple[Path,
 
     Raises WriteError where one is there already, KeyInvalid for a name that no file may have.
     """
+    if name.endswith(".pub"):
+        raise KeyInvalid(f"{name} is what a public key is called: leave out .pub.")
     private, public = folder / named(name), folder / f"{name}.pub"
     for each in (private, public):
         if os.path.lexists(each):
@@ -46,7 +48,8 @@ def sign_bundle(
 ) -> tuple[Path, PublicKey]:
     """Write ``signatures/NAME.sig`` into a bundle whose every file is as its manifest says.
 
-    name: by default the key's file name. Raises what ``Bundle.open`` does, KeyInvalid, WriteError.
+    name: by default the key's file name. Raises what ``Bundle.open`` does, KeyInvalid, WriteError;
+    SignatureInvalid where another signature there is of another manifest.
     """
     bundle = Bundle.open(folder)
     bundle.check_contents()
@@ -57,7 +60,16 @@ def sign_bundle(
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise WriteError(f"{place} cannot be written: {error.strerror}.") from error
-    write_whole(path, sign(manifest_bytes(bundle), key))
+    manifest = manifest_bytes(bundle)
+    write_whole(path, sign(manifest, key))
+    _sync(place)
+    try:
+        Trust({}, frozenset()).standing(bundle.path, manifest)
+    except SignatureInvalid as error:
+        raise SignatureInvalid(
+            f"{path} is written, and the bundle is refused all the same: {error} Or remove that "
+            "file, if it is of an earlier export."
+        ) from error
     return path, key.public
 
 
@@ -73,7 +85,10 @@ def trust_key(file: Path, name: str | None, folder: Path | None) -> tuple[Path, 
             f"{key.fingerprint} was withdrawn. Take its line out of {place / trust.REVOKED} if it "
             "is to be trusted again."
         )
-    path = place / f"{named(name or file.stem)}.pub"
+    called = named(name or file.stem)
+    if called == trust.RELEASE_NAME and Trust.load(place).keys.get(called) != key:
+        raise KeyInvalid(f"{called} is the name of the key of releases. Give another --name.")
+    path = place / f"{called}.pub"
     if path.exists() and read_key(path) != key:
         raise WriteError(f"{path} is another key. Give --name, or remove that file.")
     write_whole(path, f"{key.line} {path.stem}\n".encode())
@@ -93,7 +108,7 @@ def revoke(key: str, folder: Path | None) -> str:
     if found not in known:
         path = place / trust.REVOKED
         try:
-            before = path.read_text() if path.exists() else ""
+            before = path.read_text("utf-8") if path.exists() else ""
         except OSError as error:
             raise WriteError(f"{path} cannot be read: {error.strerror}.") from error
         ends = "" if not before or before.endswith("\n") else "\n"

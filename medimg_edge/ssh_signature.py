@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-from binascii import Error as NotBase64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 NAMESPACE = b"medimg-edge"
 MAX_BYTES = 4096
 """Of a signature or a key: an Ed25519 one has some hundred."""
+MAX_PASSPHRASE_BYTES = 1023
+"""What the library takes."""
 
 _TYPE, _HASH, _MAGIC, _VERSION = b"ssh-ed25519", b"sha512", b"SSHSIG", 1
 _BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
 _COLUMNS = 70
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
+
+_P = 2**255 - 19
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _P, _P + 1, _ORDER_8, _P - _ORDER_8})
+"""y of the points of order 1, 2, 4 and 8 of edwards25519, in every form that 255 bits have."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +46,32 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """A line of a .pub file: ``ssh-ed25519 AAAA... comment``. Raises KeyInvalid."""
-        words = text.strip().split(None, 2)
+        """The one line of a .pub file: ``ssh-ed25519 AAAA... comment``. Raises KeyInvalid."""
         try:
-            blob = base64.b64decode(words[1], validate=True)
-            kind, raw = _strings(blob, 2)
-        except (IndexError, NotBase64, ValueError) as error:
+            (line,) = text.strip().splitlines()
+            said, encoded = line.split()[:2]
+            kind, *values = _read_strings(base64.b64decode(encoded, validate=True))
+            if said.encode() != kind:
+                raise ValueError("two types")
+        except ValueError as error:  # binascii.Error and UnicodeError are some
             raise KeyInvalid(
-                "This is no public key of OpenSSH: one line `ssh-ed25519 AAAA...` is accepted, as "
-                "in the .pub file that `medimg-edge keys new` writes."
+                "This is not one public key of OpenSSH: a single line `ssh-ed25519 AAAA...` is "
+                "accepted, as in the .pub file that `medimg-edge keys new` writes."
             ) from error
-        if words[0].encode() != kind or kind != _TYPE or len(raw) != _KEY_BYTES:
+        if kind != _TYPE or len(values) != 1 or len(values[0]) != _KEY_BYTES:
             raise KeyInvalid(
-                f"The key is of the type {words[0][:30]!r}; ssh-ed25519 is accepted. Make one with "
-                "`medimg-edge keys new` or `ssh-keygen -t ed25519`."
+                f"The key is of the type {said[:30]!r}; whole keys of ssh-ed25519 are accepted. "
+                "Make one with `medimg-edge keys new` or `ssh-keygen -t ed25519`."
             )
-        return cls(raw)
+        key = cls(values[0])
+        if key.is_weak:
+            raise KeyInvalid("Anybody can sign by this key: it is no key that a program has made.")
+        return key
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it is a point of small order, for which signatures are found by guessing."""
+        return int.from_bytes(self.raw, "little") & (2**255 - 1) in _SMALL_ORDER
 
     @property
     def line(self) -> str:
@@ -85,7 +102,10 @@ class PrivateKey:
 
     @classmethod
     def read(cls, path: Path, passphrase: bytes | None = None) -> PrivateKey:
-        """From a file of OpenSSH or PKCS #8. Raises KeyInvalid, ExtraMissing."""
+        """From a file of OpenSSH or PKCS #8; the former, encrypted, needs the package bcrypt.
+
+        Raises KeyInvalid, ExtraMissing.
+        """
         ed25519, serialization = _ed25519(), _serialization()
         try:
             with path.open("rb") as file:
@@ -100,9 +120,9 @@ class PrivateKey:
         except Exception as error:  # ValueError, TypeError, UnsupportedAlgorithm
             raise KeyInvalid(
                 f"{path} is no private key that can be used here: "
-                f"{(str(error) or type(error).__name__).splitlines()[0]}. Keys of "
+                f"{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}. Keys of "
                 "`medimg-edge keys new` and Ed25519 keys of ssh-keygen are accepted; one with a "
-                "passphrase needs --passphrase-file."
+                "passphrase needs --passphrase or --passphrase-file, and the package bcrypt."
             ) from error
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise KeyInvalid(f"{path} is no Ed25519 key. `medimg-edge keys new` makes one.")
@@ -114,15 +134,19 @@ class PrivateKey:
         return PublicKey(self._key.public_key().public_bytes_raw())
 
     def encode(self, passphrase: bytes | None = None) -> bytes:
-        """As OpenSSH writes a key; with a passphrase as PKCS #8, encrypted."""
+        """As OpenSSH writes a key; with a passphrase, encrypted, which needs the package bcrypt.
+
+        Not as PKCS #8: the library derives that one's key so quickly that guessing a passphrase is
+        cheap, and older releases of ssh-keygen do not read it. passphrase: 1 to 1023 bytes.
+
+        Raises KeyInvalid, ExtraMissing.
+        """
         of = _serialization()
-        if passphrase is None:
-            return self._key.private_bytes(
-                of.Encoding.PEM, of.PrivateFormat.OpenSSH, of.NoEncryption()
-            )
-        return self._key.private_bytes(
-            of.Encoding.PEM, of.PrivateFormat.PKCS8, of.BestAvailableEncryption(passphrase)
-        )
+        encryption = of.NoEncryption()
+        if passphrase is not None:
+            _require_passphrase(passphrase)
+            encryption = of.BestAvailableEncryption(passphrase)
+        return self._key.private_bytes(of.Encoding.PEM, of.PrivateFormat.OpenSSH, encryption)
 
     def sign(self, message: bytes) -> bytes:
         """Any bytes -> their 64 bytes of Ed25519."""
@@ -161,11 +185,11 @@ def _parsed(armored: bytes) -> tuple[PublicKey, bytes]:
         found = _strings(blob[len(_MAGIC + version) :], 5)
         key = PublicKey(_strings(found[0], 2)[1])
         signature = _strings(found[4], 2)[1]
-        if len(key.raw) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES:
+        if len(key.raw) != _KEY_BYTES or len(signature) != _SIGNATURE_BYTES or key.is_weak:
             raise ValueError("no Ed25519")
         if _armored(key, signature) != armored:
             raise ValueError("another namespace, hash, type or form")
-    except ValueError as error:  # NotBase64 is one
+    except ValueError as error:  # binascii.Error is one
         raise SignatureInvalid(
             f"This is no signature of a bundle ({error}): one by Ed25519 in the namespace "
             f"{NAMESPACE.decode()} is accepted, as `medimg-edge sign` writes it."
@@ -227,6 +251,16 @@ def _serialization():
     except ImportError as error:
         raise _missing(error) from error
     return serialization
+
+
+def _require_passphrase(passphrase: bytes) -> None:
+    if not 0 < len(passphrase) <= MAX_PASSPHRASE_BYTES:
+        raise KeyInvalid(
+            f"The passphrase has {len(passphrase)} bytes; 1 to {MAX_PASSPHRASE_BYTES} are "
+            "accepted. Leave it out for a key that is not encrypted."
+        )
+    if find_spec("bcrypt") is None:
+        raise ExtraMissing("A key with a passphrase needs the package bcrypt: pip install bcrypt")
 
 
 def _missing(error: ImportError) -> ExtraMissing:

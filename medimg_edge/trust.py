@@ -2,7 +2,7 @@
 
 A folder holds ``NAME.pub`` files, one key of OpenSSH each, and ``revoked``, a text with one
 fingerprint on a line. The key that releases of medimg-edge are signed with is always trusted,
-unless it is revoked.
+unless it is revoked; no other key may have its name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -71,17 +72,25 @@ class Trust:
         The default folder need not exist. Raises KeyInvalid.
         """
         named = folder or default_folder()
-        keys = {RELEASE_NAME: read_key(RELEASE)} if RELEASE.exists() else {}
-        if named is None or (folder is None and not named.exists()):
-            return cls(keys, frozenset())
-        if not named.is_dir():
-            raise KeyInvalid(f"{named} is no folder of keys. Make it, and put NAME.pub files in.")
+        release = {RELEASE_NAME: read_key(RELEASE)} if RELEASE.exists() else {}
+        if named is None:
+            return cls(release, frozenset())
         try:
             files = sorted(each for each in named.iterdir() if each.suffix == ".pub")
         except OSError as error:
-            raise KeyInvalid(f"{named} cannot be read: {error.strerror}.") from error
-        keys |= {each.stem: read_key(each) for each in files}
-        return cls(keys, frozenset(_revoked(named / REVOKED)))
+            if folder is None and isinstance(error, FileNotFoundError):
+                return cls(release, frozenset())
+            raise KeyInvalid(
+                f"{named} is no folder of keys that can be read: {error.strerror}. Make it, and "
+                "put NAME.pub files in."
+            ) from error
+        keys = {each.stem: read_key(each) for each in files}
+        if keys.get(RELEASE_NAME) not in (None, release.get(RELEASE_NAME)):
+            raise KeyInvalid(
+                f"{named / RELEASE_NAME}.pub has the name of the key of releases, and is another "
+                "key. Rename the file to what its owner is called, or remove it."
+            )
+        return cls(release | keys, frozenset(_revoked(named / REVOKED)))
 
     def standing(self, folder: Path, manifest: bytes) -> Standing:
         """What the signatures in a bundle's folder say of the bytes of its manifest.
@@ -89,7 +98,7 @@ class Trust:
         Raises SignatureInvalid where one is not of these bytes, or something else lies among them.
         """
         names = {key: name for name, key in self.keys.items()}
-        signers = [signer(manifest, each) for each in signatures(folder)]
+        signers = [_signer(manifest, *each) for each in signatures(folder)]
         for key in signers:
             if key.fingerprint in self.revoked:
                 return Standing("revoked", None, key.fingerprint)
@@ -138,12 +147,16 @@ def require(bundle: Bundle, trust: Trust, *, allow_unsigned: bool = False) -> St
 def doubt(bundle: Bundle) -> str | None:
     """What is to be said before a bundle answers on a workstation; None where it is trusted.
 
-    What came with this program, and what was installed, was checked then and is not again.
+    What came with this program, and what was installed, was checked then, and is checked again only
+    where keys were withdrawn.
     Raises SignerRevoked, SignatureInvalid, KeyInvalid.
     """
     home = state.folder()
     known = (models.FOLDER, *((home / "bundles",) if home else ()))
     if any(bundle.path.resolve().is_relative_to(each.resolve()) for each in known):
+        keys = default_folder()
+        if keys is not None and (keys / REVOKED).exists():
+            require(bundle, Trust.load(), allow_unsigned=True)
         return None
     name = bundle.manifest.name
     if not (bundle.path / SIGNATURES).exists():
@@ -165,21 +178,31 @@ def manifest_bytes(bundle: Bundle) -> bytes:
     return data
 
 
-def signatures(folder: Path) -> Iterator[bytes]:
-    """The signature files of a bundle, in the order of their names. Raises SignatureInvalid."""
+def signatures(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a bundle's signature files, by name. Raises SignatureInvalid."""
     place = folder / SIGNATURES
     try:
         if not stat.S_ISDIR(place.lstat().st_mode):
             raise SignatureInvalid(f"{SIGNATURES} is no folder; only signatures may lie there.")
-        files = sorted(place.iterdir())
+        files = sorted(islice(place.iterdir(), MAX_SIGNATURES + 1))
     except FileNotFoundError:
         return
     except OSError as error:
         raise SignatureInvalid(f"{SIGNATURES} cannot be read: {error.strerror}.") from error
     if len(files) > MAX_SIGNATURES:
-        raise SignatureInvalid(f"There are {len(files)} signatures; {MAX_SIGNATURES} are accepted.")
+        raise SignatureInvalid(
+            f"There are more than {MAX_SIGNATURES} files in {SIGNATURES}, which is the most that "
+            "is accepted. Keep those of the keys that matter."
+        )
     for file in files:
-        yield _signature(file)
+        yield file.name, _signature(file)
+
+
+def _signer(manifest: bytes, name: str, armored: bytes) -> PublicKey:
+    try:
+        return signer(manifest, armored)
+    except SignatureInvalid as error:
+        raise SignatureInvalid(f"{SIGNATURES}/{name}: {error}") from error
 
 
 def _signature(file: Path) -> bytes:
@@ -202,13 +225,13 @@ def read_key(path: Path) -> PublicKey:
     """A .pub file. Raises KeyInvalid."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1).decode("ascii")
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise KeyInvalid(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise KeyInvalid(f"{path} is no public key.") from error
+    if len(data) > MAX_BYTES:
+        raise KeyInvalid(f"{path} is no public key: it has more than {MAX_BYTES} bytes.")
     try:
-        return PublicKey.parse(text)
+        return PublicKey.parse(data.decode(errors="replace"))
     except KeyInvalid as error:
         raise KeyInvalid(f"{path}: {error}") from error
 
@@ -227,11 +250,14 @@ def _revoked(path: Path) -> Iterator[str]:
     """A line that is none is refused: a key that was meant must not stay trusted."""
     try:
         with path.open("rb") as file:
-            lines = file.read(MAX_REVOKED_BYTES).decode().splitlines()
+            data = file.read(MAX_REVOKED_BYTES + 1)
+        text = data.decode()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
         raise KeyInvalid(f"{path} cannot be read: {error}.") from error
-    for line in lines:
+    if len(data) > MAX_REVOKED_BYTES:
+        raise KeyInvalid(f"{path} has more than {MAX_REVOKED_BYTES} bytes, which are not read.")
+    for line in text.splitlines():
         if told := line.partition("#")[0].strip():
             yield fingerprint(told)

@@ -1,5 +1,6 @@
 """The commands about who vouches for a bundle: keys, sign."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,34 +24,40 @@ TrustedOption = Annotated[
     ),
 ]
 PassphraseOption = Annotated[
+    bool, typer.Option("--passphrase", help="Ask for the key's passphrase, on this terminal.")
+]
+PassphraseFileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="Its first line is the key's passphrase.", show_default=False
     ),
 ]
+_MAX_FILE_BYTES = 4096
 
 
 @keys.command()
 def new(
     name: Annotated[str, typer.Argument(help="What the files are called.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where they are written.")] = Path("."),
-    passphrase_file: PassphraseOption = None,
+    passphrase: PassphraseOption = False,
+    passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Make a key pair: NAME signs and stays secret, NAME.pub is what others trust.
 
     The private key is an Ed25519 key as OpenSSH writes it, readable by its owner alone; with a
-    passphrase it is encrypted (PKCS #8). Keep it off machines that answer, and out of backups that
-    others read.
+    passphrase it is encrypted, which needs the package bcrypt. Keep it off machines that answer,
+    and out of backups that others read.
 
     Examples:
 
-    medimg-edge keys new our-hospital --out ~/keys
+    medimg-edge keys new our-hospital --out ~/keys --passphrase
 
     medimg-edge keys new our-hospital --passphrase-file passphrase
     """
     from medimg_edge import keys as files
 
-    private, public = files.new(name, out, _passphrase(passphrase_file))
+    word = _passphrase(passphrase, passphrase_file, twice=True)
+    private, public = files.new(name, out, word)
     typer.echo(f"{private}  private: it signs, and must stay secret")
     typer.echo(f"{private}.pub  public: give it to those who are to trust it")
     typer.echo(public.fingerprint)
@@ -116,27 +123,42 @@ def sign(
         str | None,
         typer.Option(help="What the signature is called.", show_default="the key's file name"),
     ] = None,
-    passphrase_file: PassphraseOption = None,
+    passphrase: PassphraseOption = False,
+    passphrase_file: PassphraseFileOption = None,
 ) -> None:
     """Sign a bundle: vouch that its every file is what you made.
 
     Writes signatures/NAME.sig, which `ssh-keygen -Y verify` checks, too. Every file is hashed
     first. A bundle may have several signatures.
 
-    Example: medimg-edge sign our-bundle --key ~/keys/our-hospital
+    Examples:
+
+    medimg-edge sign our-bundle --key ~/keys/our-hospital --passphrase
+
+    medimg-edge sign our-bundle --key ~/keys/our-hospital --name radiology
     """
     from medimg_edge import keys as files
 
-    path, public = files.sign_bundle(bundle, key, name, _passphrase(passphrase_file))
+    word = _passphrase(passphrase, passphrase_file)
+    path, public = files.sign_bundle(bundle, key, name, word)
     typer.echo(f"{path}  by {public.fingerprint}")
 
 
-def _passphrase(file: Path | None) -> bytes | None:
-    if file is None:
-        return None
+def _passphrase(asked: bool, file: Path | None, twice: bool = False) -> bytes | None:
+    """From a terminal or the first line of a file; None where neither was named."""
     from medimg_edge.errors import KeyInvalid
 
+    if asked and file is not None:
+        raise typer.BadParameter("--passphrase and --passphrase-file exclude each other.")
+    if asked:
+        if not sys.stdin.isatty():
+            raise KeyInvalid("There is no terminal to ask on: give --passphrase-file FILE.")
+        word = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=twice, err=True)
+        return word.encode()
+    if file is None:
+        return None
     try:
-        return file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+        with file.open("rb") as opened:
+            return opened.readline(_MAX_FILE_BYTES).rstrip(b"\r\n")
     except OSError as error:
         raise KeyInvalid(f"{file} cannot be read: {error.strerror}.") from error
