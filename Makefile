@@ -9,9 +9,12 @@ DEVICE_PLATFORM ?= $(shell uname -m)
 DEVICE_EXTRAS ?= watch
 # Test files that run at a time.
 WORKERS ?= 2
+# For each of the ways in that `make fuzz` tries with mutated files, and what it begins with.
+SECONDS ?= 600
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit wheel wheelhouse clean
+.PHONY: help demo test lint unit fuzz wheel wheelhouse clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +40,9 @@ lint: $(READY)  ## ruff, pyright, import contracts
 unit: $(READY)  ## the tests; those on real images need MEDIMG_EDGE_DATA
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not alone'
 	$(BIN)/python -m pytest -m alone
+
+fuzz: $(READY)  ## mutated files into every way in, for SECONDS each
+	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
 wheel: $(READY)  ## build the wheel, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -1,6 +1,9 @@
 """Run a batch of pixels through a model file: ONNX Runtime; LiteRT and OpenVINO where installed.
 
-The one place that knows the runtimes. Their exceptions become ours here.
+The one place that knows the runtimes. Their exceptions become ours here. No runtime sees a file
+before its guard has, and what takes longer than an answer may is stopped: by ONNX Runtime and
+OpenVINO between two operators. LiteRT has no way to be stopped; its files can hold no control flow,
+and the guard bounds their work.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ import importlib.util
 import io
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import isfinite
 from types import ModuleType
 from typing import Literal, NamedTuple, Protocol, TypeVar, cast
@@ -16,15 +21,19 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge import native_stderr
+from medimg_edge import native_stderr, onnx_guard, tflite_guard
 from medimg_edge.batch import in_order
 from medimg_edge.cores import images_at_once
-from medimg_edge.errors import ExtraMissing, ModelLoad, ModelOutput, NotFinite
+from medimg_edge.errors import ExtraMissing, ModelDeadline, ModelLoad, ModelOutput, NotFinite
 from medimg_edge.manifest import Input, Manifest
+from medimg_edge.watchdog import Watched
 
 Format = Literal["onnx", "tflite"]
 Outputs = dict[str, NDArray[np.float32]]
 T = TypeVar("T")
+
+DEADLINE_SECONDS = 20.0
+"""For the answer to one image, and to load a model; ``deadline`` sets another."""
 
 ROUNDING = 1e-6
 """How far above 1 a softmax may come in float32."""
@@ -54,13 +63,25 @@ def load(
 ) -> Engine:
     """Load a model from the bytes that were hashed, by default into its format's reference runtime.
 
-    Raises ModelLoad (the runtime refuses it, or it does not fit the manifest), ExtraMissing.
+    Raises ModelLoad (it is damaged, or the runtime refuses it), ModelRefused (it holds what must
+    not be run, or does not fit the manifest), ModelDeadline, ExtraMissing.
     """
     name = runtime or reference(kind)
     if name not in RUNTIMES or RUNTIMES[name].format != kind:
         fitting = [each for each, known in RUNTIMES.items() if known.format == kind]
         raise ModelLoad(f"{name} runs no {kind} files; these do: {', '.join(fitting)}.")
+    _GUARDS[kind](model, manifest)
     return RUNTIMES[name].engine(model, manifest, threads)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """In this block and thread each image has so many seconds, not ``DEADLINE_SECONDS``."""
+    token = _seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
 
 
 def reference(kind: Format) -> str:
@@ -89,6 +110,25 @@ def version(runtime: str) -> str | None:
         return None
 
 
+_GUARDS: dict[Format, Callable[[bytes, Manifest], None]] = {
+    "onnx": onnx_guard.require,
+    "tflite": tflite_guard.require,
+}
+_seconds: ContextVar[float | None] = ContextVar("seconds", default=None)
+
+
+def _watched(stop: Callable[[], object] | None, images: int = 1) -> Watched:
+    return Watched((_seconds.get() or DEADLINE_SECONDS) * max(1, images), stop)
+
+
+def _late(runtime: str) -> ModelDeadline:
+    seconds = _seconds.get() or DEADLINE_SECONDS
+    return ModelDeadline(
+        f"{runtime} was stopped: the network took longer than the {seconds:g} seconds that an "
+        "image may. The machine has too much to do, or is too small for the model."
+    )
+
+
 def _found(runtime: Runtime) -> bool:
     return importlib.util.find_spec(runtime.package) is not None
 
@@ -103,20 +143,24 @@ class _OnnxEngine:
     def __init__(self, model: bytes, manifest: Manifest, threads: int) -> None:
         import onnxruntime
 
-        _refuse_external_data(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Spinning threads cost a waiting kiosk a core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
+        watched = _watched(lambda: options.set_load_cancellation_flag(True))
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            with watched:
+                self._session = onnxruntime.InferenceSession(
+                    model, options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:
+            if watched.expired:
+                raise _late("ONNX Runtime") from error
             raise ModelLoad(f"ONNX Runtime does not load the model: {_line(error)}") from error
         self._session._model_bytes = None  # ONNX Runtime has its own copy
+        self._options = onnxruntime.RunOptions
         self.runtime = f"onnxruntime {_onnxruntime_version()}"
         self._names = list(manifest.outputs)
         self._input = manifest.input
@@ -130,9 +174,14 @@ class _OnnxEngine:
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Run one batch; see ``Engine``."""
+        options = self._options()
+        watched = _watched(lambda: setattr(options, "terminate", True), len(pixels))
         try:
-            values = self._session.run(self._names, {self._input.name: pixels})
+            with watched:
+                values = self._session.run(self._names, {self._input.name: pixels}, options)
         except Exception as error:
+            if watched.expired:
+                raise _late("ONNX Runtime") from error
             raise ModelOutput(f"ONNX Runtime stopped: {_line(error)}") from error
         outputs = cast(Outputs, dict(zip(self._names, values, strict=True)))
         return _checked(outputs, len(pixels), self._manifest)
@@ -187,7 +236,8 @@ class _LiteRtEngine:
         _check_shape("LiteRT", pixels, self._manifest)
         try:
             runner = _idle_or(self._idle, self._make)
-            outputs = runner(**{self._manifest.input.name: pixels})
+            with _watched(None, len(pixels)):
+                outputs = runner(**{self._manifest.input.name: pixels})
         except Exception as error:
             raise ModelOutput(f"LiteRT stopped: {_line(error)}") from error
         outputs = {name: np.array(outputs[name]) for name in self._manifest.outputs}
@@ -223,7 +273,6 @@ class _OpenVinoEngine:
             raise ExtraMissing(
                 "OpenVINO is not installed: pip install 'medimg-edge[openvino]'"
             ) from error
-        _refuse_external_data(model)
         at_once = images_at_once(threads)
         settings = {
             "NUM_STREAMS": at_once,
@@ -256,14 +305,18 @@ class _OpenVinoEngine:
         """Run one batch; see ``Engine``."""
         _check_shape("OpenVINO", pixels, self._manifest)
         outputs: dict[str, list[NDArray]] = {name: [] for name in self._manifest.outputs}
+        request = _idle_or(self._idle, self._make)
+        watched = _watched(request.cancel, len(pixels))
         try:
-            request = _idle_or(self._idle, self._make)
-            for each in pixels:
-                request.infer({self._manifest.input.name: each[None]})
-                for name, values in outputs.items():
-                    values.append(np.array(request.get_tensor(self._outputs[name]).data))
+            with watched:
+                for each in pixels:
+                    request.infer({self._manifest.input.name: each[None]})
+                    for name, values in outputs.items():
+                        values.append(np.array(request.get_tensor(self._outputs[name]).data))
             whole = {name: np.concatenate(values) for name, values in outputs.items()}
         except Exception as error:
+            if watched.expired:
+                raise _late("OpenVINO") from error
             raise ModelOutput(f"OpenVINO stopped: {_line(error)}") from error
         self._idle.append(request)
         return _checked(whole, len(pixels), self._manifest)
@@ -292,79 +345,6 @@ def _idle_or(idle: list[T], make: Callable[[], T]) -> T:
         return idle.pop()
     except IndexError:
         return make()
-
-
-def _refuse_external_data(model: bytes) -> None:
-    if has_external_data(model):
-        raise ModelLoad("The ONNX file keeps weights in other files; a bundle's must not.")
-
-
-def has_external_data(model: bytes) -> bool:
-    """Whether any tensor of an ONNX file keeps its values in another file.
-
-    Walks the protobuf of onnx.proto down to every TensorProto, whose field 14 (data_location) is
-    then not 0 (DEFAULT). Graphs hold tensors themselves and in the attributes of their nodes.
-    """
-    children = {
-        "model": {7: "graph", 25: "function"},
-        "graph": {1: "node", 5: "tensor", 15: "sparse"},
-        "function": {7: "node", 11: "attribute"},
-        "node": {5: "attribute"},
-        "attribute": {
-            5: "tensor",
-            6: "graph",
-            10: "tensor",
-            11: "graph",
-            22: "sparse",
-            23: "sparse",
-        },
-        "sparse": {1: "tensor", 2: "tensor"},
-    }
-    pending: list[tuple[str, memoryview]] = [("model", memoryview(model))]
-    while pending:
-        kind, message = pending.pop()
-        for field, value in _fields(message):
-            if kind == "tensor":
-                if field == 14 and value != 0:
-                    return True
-            elif isinstance(value, memoryview) and field in children[kind]:
-                pending.append((children[kind][field], value))
-    return False
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of one protobuf message; ModelLoad where it is not one."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        result = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            result |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return result
-            if shift > 63:  # ten bytes hold 64 bits
-                raise ModelLoad("The model file is not ONNX: its protobuf is damaged.")
-
-    try:
-        while at < len(message):
-            key = varint()
-            wire = key & 7
-            if wire == 0:
-                yield key >> 3, varint()
-                continue
-            length = {1: 8, 5: 4}.get(wire)
-            if length is None and wire == 2:
-                length = varint()
-            if length is None or at + length > len(message):
-                raise ModelLoad("The model file is not ONNX: its protobuf is damaged.")
-            yield key >> 3, message[at : at + length]
-            at += length
-    except IndexError as error:
-        raise ModelLoad("The model file is not ONNX: it ends inside of a field.") from error
 
 
 def _check_shape(runtime: str, pixels: NDArray[np.uint8], manifest: Manifest) -> None:

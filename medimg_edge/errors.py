@@ -393,7 +393,7 @@ class StoreDamaged(BundleError):
 
 
 class ReferenceMissing(BundleError):
-    """The bundle does not hold what would be needed: it was exported without, or by an older one."""
+    """The bundle does not hold what is needed: an older release exported it, or without."""
 
     code = "bundle-reference"
 

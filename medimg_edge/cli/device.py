@@ -47,7 +47,7 @@ def verify(
     from medimg_edge import device_profile, trust
     from medimg_edge.bundle import Bundle
     from medimg_edge.golden import ENOUGH_CASES
-    from medimg_edge.golden import verify as check
+    from medimg_edge.golden_apart import verify_apart as check
 
     opened = Bundle.open(bundle)
     found = trust.require(opened, trust.Trust.load(trusted), allow_unsigned=trusted is None)

@@ -73,6 +73,21 @@ def install(
         Path | None,
         typer.Option(metavar="FILE", help="The authority that the screen is to trust, PEM."),
     ] = None,
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The public keys that are trusted.",
+            show_default="trusted in the folder of --data",
+        ),
+    ] = None,
+    allow_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsigned",
+            help="Also a bundle that nobody signed, or that an unknown key signed.",
+        ),
+    ] = False,
     memory: Annotated[
         int, typer.Option(min=512, metavar="MB", help="The most that service and model may take.")
     ] = 1024,
@@ -108,7 +123,7 @@ def install(
 
     station = Installation(
         program=program or _program(),
-        bundle=_bundle(bundle),
+        bundle=_bundle(bundle, _below(root, data)),
         user=user,
         screen_user=screen_user or f"{user}-screen",
         host=host,
@@ -119,6 +134,8 @@ def install(
         watched=tuple(watch or ()),
         keep_images=keep_images,
         keep_records=keep_records,
+        trusted=trusted,
+        allow_unsigned=allow_unsigned,
         memory_mb=memory,
         compiles=_compiles(program, root),
     )
@@ -162,10 +179,15 @@ def _compiles(program: Path | None, root: Path | None) -> bool:
     return any(environment.glob("lib*/python3*/site-packages/openvino"))
 
 
-def _bundle(given: str) -> str:
-    """The bundle as the service is to name it. Raises what ``Bundle.open`` does."""
+def _bundle(given: str, data: Path) -> str:
+    """The bundle as the service is to name it, which may be installed in the folder of its record.
+
+    Raises what ``Bundle.open`` does.
+    """
+    from medimg_edge import state
     from medimg_edge.bundle import Bundle
 
+    os.environ[state.VARIABLE] = str(data)  # as in its unit
     Bundle.open(given)
     return os.path.abspath(given) if os.path.isdir(given) else given
 

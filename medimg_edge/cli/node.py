@@ -15,6 +15,7 @@ from medimg_edge.cli import output
 from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
 
 if TYPE_CHECKING:
+    from medimg_edge.bundle import Bundle
     from medimg_edge.classifier import Classifier
     from medimg_edge.dicom.node.service import Answer, Answered, Service
     from medimg_edge.dicom.node.settings import TlsFiles
@@ -91,7 +92,30 @@ def listen(
     ] = "auto",
     force: Annotated[
         bool,
-        typer.Option("--force", help="Answer images of another kind than the model's, too."),
+        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
+    ] = False,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Refer what cannot be answered with that risk of missing the true label: .01, "
+            ".02, .05, .1 or .2.",
+        ),
+    ] = None,
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The public keys that are trusted, and those that are revoked.",
+            show_default="trusted in the state folder",
+        ),
+    ] = None,
+    allow_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsigned",
+            help="Also a bundle that nobody signed, or that an unknown key signed.",
+        ),
     ] = False,
 ) -> None:
     """Receive DICOM images, answer them, and send the results to an archive, until it is ended.
@@ -103,6 +127,9 @@ def listen(
     DIR/results/ID-MODEL/ has the results of an image, DIR/outbox/ID-MODEL/ those that are still to
     be sent. ID stands for its SOP Instance UID, and does not give it away; MODEL is the beginning
     of the bundle's hash.
+
+    A bundle answers if a trusted key signed it. One that is installed meanwhile by the same name
+    answers from the next start on.
 
     Examples:
 
@@ -126,7 +153,8 @@ def listen(
         settings = Settings(port=port, host=host, aet=aet, allow=tuple(allow or ()), tls=tls)
         archive = Peer.parse(send_to) if send_to else None
         secured = client_context(tls) if tls and send_tls else None
-        classifier = _classifier(bundle, artifact, profile, force)
+        opened = _trusted(bundle, trusted, allow_unsigned)
+        classifier = _classifier(opened, artifact, profile, force, risk)
         spool = Spool(
             out,
             model=_model(classifier),
@@ -197,18 +225,30 @@ def _installed() -> Iterator[None]:
         ) from error
 
 
-def _classifier(bundle: Path, artifact: str, profile: str, force: bool) -> "Classifier":
-    from medimg_edge import device_profile
+def _trusted(bundle: Path, trusted: Path | None, allow_unsigned: bool) -> "Bundle":
     from medimg_edge.bundle import Bundle
-    from medimg_edge.classifier import Classifier
+    from medimg_edge.trust import Trust, require
 
     opened = Bundle.open(bundle)
+    standing = require(opened, Trust.load(trusted), allow_unsigned=allow_unsigned)
+    if standing.status != "trusted":
+        output.warn(f"{standing.sentence} It answers because of --allow-unsigned.")
+    return opened
+
+
+def _classifier(
+    opened: "Bundle", artifact: str, profile: str, force: bool, risk: float | None
+) -> "Classifier":
+    from medimg_edge import device_profile
+    from medimg_edge.classifier import Classifier
+
     return Classifier(
         opened,
         artifact=artifact,
         profile=None if profile == "none" else profile,
         device=device_profile.find(opened, output.warn) if artifact == "auto" else None,
         force=force,
+        risk=risk,
     )
 
 

@@ -85,7 +85,30 @@ def serve(
     ] = "auto",
     force: Annotated[
         bool,
-        typer.Option("--force", help="Answer images of another kind than the model's, too."),
+        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
+    ] = False,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Refer what cannot be answered with that risk of missing the true label: .01, "
+            ".02, .05, .1 or .2.",
+        ),
+    ] = None,
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The public keys that are trusted, and those that are revoked.",
+            show_default="trusted in the state folder",
+        ),
+    ] = None,
+    allow_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsigned",
+            help="Also a bundle that nobody signed, or that an unknown key signed.",
+        ),
     ] = False,
     reserve: Annotated[
         int, typer.Option(min=1, metavar="MB", help="With less free disk, images are refused.")
@@ -103,9 +126,14 @@ def serve(
     the record, which `medimg-edge audit` checks and exports. It holds no image, no file's name and
     no patient. Exit 0 after SIGTERM, 130 after Ctrl-C.
 
+    A bundle answers if a trusted key signed it. Of a bundle that is given by its name, `install`
+    and `rollback` reach a service that runs: it takes the other one between two images.
+
     Examples:
 
     medimg-edge serve pneumonia-cxr
+
+    medimg-edge serve pneumonia-cxr --risk 0.05
 
     medimg-edge serve our-bundle --watch /srv/incoming --keep-images 7 --keep-records 3650
 
@@ -135,6 +163,9 @@ def serve(
             artifact=artifact,
             profile=None if profile == "none" else profile,
             force=force,
+            risk=risk,
+            trusted=trusted,
+            allow_unsigned=allow_unsigned,
             started=lambda url: typer.echo(f"{url}/"),
         )
     if number == signal.SIGINT:

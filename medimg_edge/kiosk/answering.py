@@ -15,14 +15,18 @@ from pathlib import Path
 
 import cv2
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from medimg_edge import device_profile, golden, heatmap, record
+from medimg_edge import device_profile, engines, golden, heatmap, record
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier, Prediction
+from medimg_edge.engines import Outputs
 from medimg_edge.errors import AnswerStopped, MedimgEdgeError, Rejected, Unexpected
 from medimg_edge.image import Image
 from medimg_edge.kiosk import confinement
 from medimg_edge.kiosk.messages import (
+    STEP_SECONDS,
     Answer,
     Ask,
     AskAnswer,
@@ -35,35 +39,61 @@ from medimg_edge.kiosk.messages import (
     Told,
 )
 from medimg_edge.kiosk.shortage import is_of_memory
+from medimg_edge.kiosk.start import Start
 from medimg_edge.kiosk.view import SIDE, View
 from medimg_edge.reader import read_image
+from medimg_edge.trust import Standing
 
 Parts = Sequence[bytes | memoryview]
 
 _DECODERS = ("gdcm", "pylibjpeg")
 
 
+class _Loaded(Classifier):
+    """Its runs are steps of the start until it has given the golden set's answers."""
+
+    is_starting = True
+
+    def run(self, pixels: NDArray[np.uint8]) -> Outputs:
+        """As ``Classifier.run``."""
+        if self.is_starting:
+            confinement.step(STEP_SECONDS)
+        return super().run(pixels)
+
+
 class Answering:
     """A loaded classifier that has given the golden set's answers. Construction raises our errors.
+
+    A model that takes too long for that ends the process; see ``confinement``.
 
     ready: what is said of it.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, start: Start) -> None:
         _import_pydicom()
         cv2.setNumThreads(1)  # the other cores are for who sends images
-        notes: list[str] = []
-        bundle = Bundle.open(setup.bundle)
-        device = device_profile.find(bundle, notes.append) if setup.artifact == "auto" else None
-        self._classifier = Classifier(
+        bundle, standing = start.opened()
+        device = (
+            device_profile.find(bundle, start.notes.append) if setup.artifact == "auto" else None
+        )
+        if device is None:
+            _import_runtime(bundle, setup.artifact)
+        confinement.limit(confinement.LOADING_BYTES, for_good=False)
+        confinement.step(STEP_SECONDS)
+        self._classifier = _Loaded(
             bundle,
             artifact=setup.artifact,
             profile=setup.profile,
             device=device,
             force=setup.force,
+            risk=setup.risk,
         )
+        confinement.step(STEP_SECONDS)
         check = golden.require(self._classifier)
-        self.ready = Ready(_facts(self._classifier, check), tuple(notes))
+        confinement.step(0)
+        self._classifier.is_starting = False
+        facts = _facts(self._classifier, check, standing)
+        self.ready = Ready(facts, str(bundle.path), tuple(start.notes))
         self._memory_bytes = setup.memory_bytes
         gc.collect()
         gc.freeze()
@@ -141,7 +171,7 @@ def _is_reduced(data: bytes, image: Image) -> bool:
     return (height, width) not in (image.size, image.size[::-1])  # Exif may turn it by a quarter
 
 
-def _facts(classifier: Classifier, check: golden.Check) -> Facts:
+def _facts(classifier: Classifier, check: golden.Check, standing: Standing) -> Facts:
     manifest = classifier.manifest
     return Facts(
         name=manifest.name,
@@ -167,7 +197,15 @@ def _facts(classifier: Classifier, check: golden.Check) -> Facts:
             datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             check.message or None,
         ),
+        risk=classifier.risk,
+        signer=standing.name,
     )
+
+
+def _import_runtime(bundle: Bundle, artifact: str) -> None:
+    """Now: from a slow disk it takes seconds, which are none of the model's."""
+    kind = bundle.manifest.artifacts[bundle.artifact(artifact)].format
+    engines.version(engines.reference(kind))
 
 
 def _import_pydicom() -> None:

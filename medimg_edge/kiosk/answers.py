@@ -1,6 +1,7 @@
-"""Images in, answers out, by a process that may be ended: the line before it, and its restarts.
+"""Images in, answers out, by a process that may be ended: the line before it, and its successor.
 
-A bomb or a hang costs the answer of one image, and nothing else.
+A bomb or a hang costs the answer of one image, and nothing else. A bundle that takes the place of
+another one costs none.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from medimg_edge import record
 from medimg_edge.errors import (
     AnswerStopped,
     Busy,
-    MachineFault,
     MedimgEdgeError,
     NotReady,
     Unexpected,
 )
+from medimg_edge.installed import Active
 from medimg_edge.kiosk.child import Child, Job
+from medimg_edge.kiosk.keeper import Keeper, Loaded, State, gone
 from medimg_edge.kiosk.layout import opened
 from medimg_edge.kiosk.messages import (
     AskAnswer,
@@ -31,37 +33,27 @@ from medimg_edge.kiosk.messages import (
     Facts,
     Layer,
     Ready,
-    Refusal,
     Setup,
     Status,
     error_of,
 )
+from medimg_edge.kiosk.named import Named
 from medimg_edge.kiosk.settings import Limits
+from medimg_edge.manifest import OperatingPoint
 
 __all__ = ["Answered", "Answers", "Facts"]
 
 WAITING_BYTES = 100 * 10**6
 """Of the images that wait: many large ones must not take all memory."""
 
-STABLE_SECONDS = 10.0
-"""A process that lives as long has started well."""
-
-RESTART_SECONDS = 10.0
-"""Images wait for as long for a process that replaces one."""
-
-_AHEAD = 2
-"""The one that is answered, and the next: it is there when the process wants it."""
-
-_PAUSES = (0, 1, 2, 4, 8, 16, 32, 60)
-"""Seconds before a process that could not start is started again, one after the other."""
-
-State = Literal["starting", "ready", "refused"]
+WATCH_SECONDS = 1.0
+"""How often it is looked what is installed."""
 
 
 class Answered(NamedTuple):
     """An image's record, as JSON; and its view, where it could be read.
 
-    waited_ms: until it was its turn. answer_ms: from then on.
+    waited_ms: until it was its turn. answer_ms: from then on. points: of what answered.
     """
 
     record: bytes
@@ -71,60 +63,98 @@ class Answered(NamedTuple):
     view: bytes | None
     waited_ms: float
     answer_ms: float
+    points: dict[str, OperatingPoint]
 
 
 class Answers:
     """One image after the other, first come, first served. For one event loop.
 
-    bundle: its folder. artifact, profile, force: see ``Classifier``; artifact ``auto`` is also what
-    ``tune`` chose. log: is told what an operator should know. ready: is called once, when the
-    golden set has passed.
+    bundle: its folder. name: the name that it goes by; what is installed by it answers instead, and
+    what is installed later takes its place without a pause. artifact, profile, force, risk: see
+    ``Classifier``; artifact ``auto`` is also what ``tune`` chose. trusted: the folder of the keys
+    that may have signed it, by default that of ``trust``; allow_unsigned: see ``trust.require``.
+    log: is told what an operator should know. ready: is called when the golden set of a bundle has
+    passed, from which on it answers.
 
-    state: ``ready`` once the golden set has passed, also while a process that was ended is
-        replaced, for then images wait; ``refused`` where this bundle must not answer here.
-    facts: once it was ready. refusal: why it is refused.
+    declined: why what is installed is not what answers; None where it is.
     """
 
     def __init__(
         self,
         *,
         bundle: Path,
+        name: str | None = None,
         artifact: str = "auto",
         profile: str | None = "auto",
         force: bool = False,
+        risk: float | None = None,
+        trusted: Path | None = None,
+        allow_unsigned: bool = False,
         limits: Limits,
         log: Callable[..., None],
         ready: Callable[[Facts], object] = lambda facts: None,
     ) -> None:
-        self._setup = Setup(str(bundle), artifact, profile, force, limits.memory_bytes)
+        self._setup = Setup(
+            bundle=str(bundle),
+            name=name,
+            artifact=artifact,
+            profile=profile,
+            force=force,
+            risk=risk,
+            trusted=None if trusted is None else str(trusted),
+            allow_unsigned=allow_unsigned,
+            memory_bytes=limits.memory_bytes,
+        )
         self._limits, self._log, self._ready = limits, log, ready
         self._line: deque[Job] = deque()
         self._bytes = 0
-        self._child: Child | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self.state: State = "starting"
-        self.facts: Facts | None = None
-        self.refusal: MedimgEdgeError | None = None
+        self._keeper = self._kept(None)
+        self._leaving: list[Keeper] = []
+        self._named = None if name is None else Named(name)
+        self._watching: asyncio.Task[None] | None = None
+        self._tried: tuple[str | None, str | None] | None = None
+        self.declined: MedimgEdgeError | None = None
 
     async def start(self) -> None:
         """Begin to load; returns at once."""
-        self._running = asyncio.create_task(self._run())
-        self._running.add_done_callback(self._stopped)
+        self._keeper.start()
+        if self._named is not None:
+            self._watching = asyncio.create_task(self._watch(self._named))
 
     async def stop(self) -> None:
         """End the process. What still waits gets no answer: NotReady."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait({self._running})
-        if self._ending is not None:
-            await self._ending
-        self._give_up(NotReady("The service is being stopped."))
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        for each in (*self._leaving, self._keeper):
+            await each.stop()
+        self._keeper.give_up(NotReady("The service is being stopped."))
+
+    @property
+    def state(self) -> State:
+        """Of what answers; see ``Keeper``."""
+        return self._keeper.state
+
+    @property
+    def facts(self) -> Facts | None:
+        """Of what answers, once it was ready."""
+        return self._keeper.facts
+
+    @property
+    def folder(self) -> str | None:
+        """Of the bundle that answers, once it was ready."""
+        return self._keeper.folder
+
+    @property
+    def refusal(self) -> MedimgEdgeError | None:
+        """Why nothing answers."""
+        return self._keeper.refusal
 
     @property
     def waiting(self) -> int:
         """How many images and pictures wait, or are being answered."""
-        return len(self._line) + (len(self._child.sent) if self._child else 0)
+        children = [each.child for each in (self._keeper, *self._leaving)]
+        return len(self._line) + sum(len(each.sent) for each in children if each)
 
     def require_ready(self) -> None:
         """Raise NotReady, or what the bundle was refused for."""
@@ -147,12 +177,12 @@ class Answers:
         except AnswerStopped as error:
             failed = record.failure(name, error, frame)
             return Answered(
-                record.encode(failed), failed.status, failed.code, None, None, *_times(job)
+                record.encode(failed), failed.status, failed.code, None, None, *_end(job)
             )
         if told.fault is not None:
             self._log("unexpected", fault=told.fault)
         return Answered(
-            bytes(told.record), told.status, told.code, told.decision, view or None, *_times(job)
+            bytes(told.record), told.status, told.code, told.decision, view or None, *_end(job)
         )
 
     async def render(self, view: bytes, what: Layer, label: str | None) -> bytes:
@@ -185,7 +215,7 @@ class Answers:
         """What was told of a job; whoever waits for it may go away."""
         self._line.append(job)
         self._bytes += len(job.payload)
-        self._feed()
+        self._keeper.feed()
         try:
             end = await job.done
         finally:
@@ -196,102 +226,74 @@ class Answers:
             raise copy(end)  # else the job would hold its own frames
         return end
 
-    def _feed(self) -> None:
-        while self._child and self._line and len(self._child.sent) < _AHEAD:
-            self._child.send(self._line.popleft())
+    def _kept(self, loaded: Loaded | None) -> Keeper:
+        return Keeper(
+            self._setup,
+            self._line,
+            seconds=self._limits.answer_seconds,
+            log=self._log,
+            ready=self._tell_ready,
+            feed_other=lambda: self._keeper.feed(),
+            loaded=loaded,
+        )
 
-    async def _run(self) -> None:
-        """Have a process that answers, and another when that is gone."""
-        failures = 0
-        while self.refusal is None:
-            if await self._run_one():
-                failures = 0
-                continue
-            pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
-            failures += 1
-            if pause and self.refusal is None:
-                self.state = "starting"
-            if self.state != "ready":
-                passing = NotReady("Answering does not start just now. Try again in some minutes.")
-                self._give_up(self.refusal or passing)
-            await asyncio.sleep(0 if self.refusal else pause)
+    def _tell_ready(self, told: Ready) -> None:
+        self.declined = None
+        self._ready(told.facts)
 
-    def _stopped(self, running: asyncio.Task[None]) -> None:
-        """By a fault of ours, nobody has images answered any more: that has to be told."""
-        if not running.cancelled() and (error := running.exception()) is not None:
-            self._refuse(Unexpected(f"A fault of medimg-edge: {error!r}. Start it again."))
-            self._give_up(NotReady("The service has to be started again."))
+    async def _watch(self, named: Named) -> None:
+        """Have what is installed later take the place of what answers."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                active = named.active()
+                if active is not None and self._is_news(active):
+                    await self._succeed(active)
+            except MedimgEdgeError as error:
+                self._decline(error)
+            except Exception as error:  # the edge: what answers goes on
+                self._decline(Unexpected(f"A fault of medimg-edge: {error!r}. Please report it."))
+            self._leaving = [each for each in self._leaving if not each.is_done]
 
-    async def _run_one(self) -> bool:
-        """Whether a process started well; returns when it is gone."""
+    def _is_news(self, active: Active) -> bool:
+        """Whether something else is installed than what answers, and than what was tried."""
+        keeper = self._keeper
+        if keeper.state == "starting" and keeper.facts is None:  # it starts what is installed
+            return False
+        if keeper.facts and keeper.refusal is None and keeper.facts.hash == active.hash:
+            self._tried = self.declined = None
+            return False
+        return (str(active.folder), active.hash) not in (self._tried, keeper.tried)
+
+    async def _succeed(self, active: Active) -> None:
+        """Start a process for what is installed now; once it is ready, images go to it.
+
+        Raises MachineFault, and why the bundle must not answer here.
+        """
+        self._tried = (str(active.folder), active.hash)
+        self._log("another bundle is installed", model=active.name, version=active.version)
+        child = await Child.start(self._setup, self._limits.answer_seconds)
         try:
-            child = await Child.start(self._setup, self._limits.answer_seconds)
-        except MachineFault as error:
-            return self._does_not_start(error.code, error.message)
-        slow = asyncio.get_running_loop().call_later(RESTART_SECONDS, self._is_slow)
-        try:
-            if not self._is_ready(await child.ready()):
-                return False
-            slow.cancel()
-            since = time.monotonic()
-            self._child = child
-            self._feed()
-            while await child.answered():
-                self._feed()
-            self._child = None
-            was_busy = bool(child.sent)
-            self._take_back(child, await child.ended())
-            return was_busy or time.monotonic() - since > STABLE_SECONDS
-        finally:
-            slow.cancel()
-            self._child = None
-            self._line.extendleft(each for each in reversed(child.sent) if not each.done.done())
-            self._ending = asyncio.create_task(child.end())
-            await asyncio.shield(self._ending)
+            told = await child.ready()
+            if not isinstance(told, Ready):
+                refusal = told or gone(await child.ended())
+                raise error_of(refusal.code, refusal.message)
+            before, self._keeper = self._keeper, self._kept(Loaded(child, told))
+        except BaseException:
+            await child.end()
+            raise
+        self._keeper.start()
+        self._leaving.append(before)
+        before.leave()
 
-    def _is_slow(self) -> None:
-        """A replacement loads for longer than images are to wait for it."""
-        self.state = "starting"
-        self._give_up(NotReady("Answering is started anew, which takes long. Try again later."))
-
-    def _is_ready(self, told: Ready | Refusal | None) -> bool:
-        if isinstance(told, Ready):
-            for note in told.notes:
-                self._log(note)
-            if self.facts is None:
-                self._log("ready", model=told.facts.name, version=told.facts.version)
-                self._ready(told.facts)
-            self.facts, self.state = told.facts, "ready"
-            return True
-        if told is None:
-            return self._does_not_start(
-                None, "its process is gone, or is silent; `medimg-edge doctor` may tell why"
-            )
-        if not told.passing:
-            self._refuse(error_of(told.code, told.message))
-        return self._does_not_start(told.code, told.message)
-
-    def _does_not_start(self, code: str | None, message: str) -> Literal[False]:
-        self._log("answering does not start", code=code, message=message)
-        if self.refusal is None:
-            self.state = "starting"
-        return False
-
-    def _refuse(self, error: MedimgEdgeError) -> None:
-        self.refusal, self.state = error, "refused"
-
-    def _take_back(self, child: Child, code: int) -> None:
-        """What was sent to a process that is gone: the first may be what ended it."""
-        self._log("answering is started anew", ended=child.how(code))
-        if child.sent and (stopped := child.blames_first(code)):
-            child.sent.popleft().end(stopped)
-
-    def _give_up(self, error: MedimgEdgeError) -> None:
-        while self._line:
-            self._line.popleft().end(error)
+    def _decline(self, error: MedimgEdgeError) -> None:
+        """What answered goes on to answer."""
+        self.declined = error
+        self._log("what is installed is not used", code=error.code, message=error.message)
 
 
-def _times(job: Job) -> tuple[float, float]:
-    """Milliseconds that it waited, and that its answer took."""
+def _end(job: Job) -> tuple[float, float, dict[str, OperatingPoint]]:
+    """Milliseconds that it waited, and that its answer took; and the points of what answered."""
     began, now = job.began or time.monotonic(), time.monotonic()
-    return round((began - job.asked) * 1000, 2), round((now - began) * 1000, 2)
+    points = job.facts.operating_points if job.facts else {}
+    return round((began - job.asked) * 1000, 2), round((now - began) * 1000, 2), points

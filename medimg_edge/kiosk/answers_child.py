@@ -10,23 +10,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from medimg_edge.errors import (
     BundleError,
     ExtraMissing,
+    KeyInvalid,
     MachineFault,
     MedimgEdgeError,
     ModelError,
+    ModelRefused,
+    RiskUnknown,
     Unexpected,
 )
 from medimg_edge.kiosk import confinement
 from medimg_edge.kiosk.messages import HEAD, Ask, AskAnswer, AskPicture, Refusal, Setup, packed
 from medimg_edge.kiosk.shortage import is_of_memory
+from medimg_edge.machine import memory
 
-_LASTING = (BundleError, ModelError, ExtraMissing)
+if TYPE_CHECKING:
+    from medimg_edge.kiosk.answering import Answering
+
+_LASTING = (BundleError, ModelError, ExtraMissing, KeyInvalid, RiskUnknown)
 _ASK = msgspec.json.Decoder(AskAnswer | AskPicture)
 
 
@@ -37,12 +44,9 @@ def main() -> None:
     os.dup2(2, 1)  # nothing but answers on the pipe
     head = HEAD.unpack(requests.read(HEAD.size))
     setup = msgspec.json.decode(requests.read(head[0]), type=Setup)
-    try:
-        from medimg_edge.kiosk.answering import Answering  # here: what cannot be loaded is told
-
-        answering = Answering(setup)
-    except BaseException as error:
-        _write(answers, packed(_refusal(error), 0))
+    answering = _loaded(setup)
+    if isinstance(answering, Refusal):
+        _write(answers, packed(answering, 0))
         return
     _write(answers, packed(answering.ready, 0))
     for ask, payload in _asked(requests):
@@ -50,21 +54,59 @@ def main() -> None:
         _write(answers, packed(told, sum(map(len, parts))), *parts)
 
 
-def _refusal(error: BaseException) -> Refusal:
-    """Why nothing was loaded. There is no image yet, so a foreign error's words may be told."""
-    ours = error if isinstance(error, MedimgEdgeError) else _ours(error)
-    is_lasting = isinstance(ours, _LASTING) and not is_of_memory(error)
-    return Refusal(ours.code, ours.message, passing=not is_lasting)
+def _loaded(setup: Setup) -> Answering | Refusal:
+    """What answers, or why nothing was loaded."""
+    start = None
+    try:
+        from medimg_edge.kiosk.answering import Answering  # here: what cannot be loaded is told
+        from medimg_edge.kiosk.start import Start
+
+        start = Start(setup)
+        answering = Answering(setup, start)
+        start.ended_well()
+    except BaseException as error:
+        confinement.step(0)
+        ours, passes = _ours(error)
+        if start is None:
+            return Refusal(ours.code, ours.message, passes)
+        passes = start.may_pass(ours) or passes
+        return Refusal(ours.code, ours.message, passes, start.folder, start.hash)
+    return answering
 
 
-def _ours(error: BaseException) -> MedimgEdgeError:
-    first = error.__cause__ or error  # numpy has a page of advice for its own
-    told = f"{type(first).__name__}: {first}"
+def _ours(error: BaseException) -> tuple[MedimgEdgeError, bool]:
+    """As an error of ours, and whether it may pass.
+
+    There is no image yet, so a foreign error's words may be told.
+    """
     if is_of_memory(error):
-        return MachineFault(f"What answers finds too little memory to load ({told}). Free memory.")
+        return _of_memory(error)
+    if isinstance(error, MedimgEdgeError):
+        return error, not isinstance(error, _LASTING)
+    told = _told(error)
     if isinstance(error, ImportError):  # such as a native library that this machine cannot load
-        return ExtraMissing(f"The installation is broken ({told}). Install medimg-edge anew.")
-    return Unexpected(told)
+        return ExtraMissing(
+            f"The installation is broken ({told}). Install medimg-edge anew."
+        ), False
+    return Unexpected(told), True
+
+
+def _of_memory(error: BaseException) -> tuple[MedimgEdgeError, bool]:
+    """Either the machine has too little, or the model wanted more than any may have."""
+    free = memory().available
+    if free is not None and free > confinement.LOADING_BYTES:
+        return ModelRefused(
+            f"The model takes more than {confinement.LOADING_BYTES / 2**20:.0f} MB to be loaded "
+            f"and to answer its golden set ({_told(error)}). Do not use the bundle here."
+        ), False
+    return MachineFault(
+        f"What answers finds too little memory to load ({_told(error)}). Free memory."
+    ), True
+
+
+def _told(error: BaseException) -> str:
+    first = error.__cause__ or error  # numpy has a page of advice for its own
+    return f"{type(first).__name__}: {first}"
 
 
 def _asked(requests: BinaryIO) -> Iterator[tuple[Ask, bytes]]:

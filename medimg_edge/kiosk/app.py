@@ -47,7 +47,8 @@ def create_app(station: Station, settings: Settings, log: Log) -> ASGIApp:
     )
     for make in (routes.predictions, routes.pictures, routes.inbox, station_routes.about):
         app.include_router(make(station))
-    app.include_router(station_routes.signing_in(station, settings, sessions))
+    drift = station.drifting.found
+    app.include_router(station_routes.signing_in(station, settings, sessions, drift))
     app.state.document = openapi.document(app, token=settings.token is not None)
     described = msgspec.json.encode(app.state.document)
 

@@ -16,7 +16,17 @@ from typing import Any
 import msgspec
 
 from medimg_edge.errors import AnswerStopped, MachineFault, MedimgEdgeError
-from medimg_edge.kiosk.messages import HEAD, Answer, Ask, Picture, Ready, Refusal, Setup, packed
+from medimg_edge.kiosk.messages import (
+    HEAD,
+    Answer,
+    Ask,
+    Facts,
+    Picture,
+    Ready,
+    Refusal,
+    Setup,
+    packed,
+)
 
 START_SECONDS = 120.0
 """To load a model and to answer its golden set, on a small device."""
@@ -53,7 +63,7 @@ class Job:
     done: what was told and its payload, or why there is no answer: as a value, for as an exception
         it would hold the frames of whoever waits, and they the job.
     began: when nothing was before it any more, by ``time.monotonic`` as ``asked`` is. tries: how
-        often that came to be.
+        often that came to be. facts: of what it was sent to.
     """
 
     ask: Ask
@@ -62,6 +72,7 @@ class Job:
     asked: float = field(default_factory=time.monotonic)
     began: float = 0.0
     tries: int = 0
+    facts: Facts | None = None
 
     def end(self, end: End) -> None:
         """Whoever waited may have gone."""
@@ -74,6 +85,7 @@ class Child:
 
     sent: those without an answer yet; the first is the one that is being answered.
     late: the one that took too long, because of which it was ended.
+    facts: of what answers, once it is ready.
     """
 
     def __init__(self, process: Process, seconds: float) -> None:
@@ -84,6 +96,7 @@ class Child:
         self._watch: asyncio.TimerHandle | None = None
         self.sent: deque[Job] = deque()
         self.late: Job | None = None
+        self.facts: Facts | None = None
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> Child:
@@ -112,10 +125,14 @@ class Child:
         self._watched(START_SECONDS)
         found = await self._receive()
         self._watched(None)
-        return found[0] if found is not None else None
+        told = found[0] if found is not None else None
+        if isinstance(told, Ready):
+            self.facts = told.facts
+        return told
 
     def send(self, job: Job) -> None:
         """Have a job answered; what is answered before it may still be on its way."""
+        job.facts = self.facts
         self.sent.append(job)
         if len(self.sent) == 1:
             self._begin(job)
@@ -132,12 +149,16 @@ class Child:
             self._begin(self.sent[0])
         return True
 
+    def close(self) -> None:
+        """Ask it to end once it has answered what was sent."""
+        with suppress(OSError):
+            self._requests.close()
+
     async def ended(self) -> int:
         """End it if it runs, and return how it ended: its code, or a signal as a negative one."""
         self._watched(None)
         self._kill()
-        with suppress(OSError):
-            self._requests.close()
+        self.close()
         return await self._process.wait()
 
     def how(self, code: int) -> str:
@@ -164,8 +185,7 @@ class Child:
     async def end(self) -> None:
         """Let it end by itself."""
         self._watched(None)
-        with suppress(OSError):
-            self._requests.close()
+        self.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), END_SECONDS)
         await self.ended()

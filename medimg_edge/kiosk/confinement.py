@@ -15,6 +15,9 @@ OOM_SCORE = 500
 PIPE_BYTES = 2**20
 """A view fits into the pipe: it is not waited for until somebody reads it."""
 
+LOADING_BYTES = 1536 * 2**20
+"""The most that a model may take to be loaded and to answer its golden set."""
+
 _PR_SET_PDEATHSIG = 1
 _F_SETPIPE_SZ = 1031
 
@@ -26,6 +29,8 @@ def begin() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if sys.platform != "linux":
         return
     import fcntl
@@ -41,10 +46,19 @@ def begin() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def limit(memory_bytes: int) -> None:
+def step(seconds: float) -> None:
+    """End by SIGALRM unless the next step begins within so many seconds; 0: it was the last.
+
+    Also in the midst of native code. Windows alone cannot.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def limit(memory_bytes: int, *, for_good: bool = True) -> None:
     """Take no more than so much from here on, and leave no core behind; Linux alone can.
 
-    Processes that it starts to decode inherit it.
+    Processes that it starts to decode inherit it. for_good: no other limit can follow.
     """
     if sys.platform != "linux":
         return
@@ -54,7 +68,10 @@ def limit(memory_bytes: int) -> None:
     status = Path("/proc/self/status").read_text()
     data = next(line for line in status.splitlines() if line.startswith("VmData:"))
     most = int(data.split()[1]) * 1024 + memory_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most if for_good else hard))
 
 
 def trim() -> None:

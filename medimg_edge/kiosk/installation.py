@@ -45,8 +45,9 @@ class Installation:
     program: medimg-edge. bundle: a path, or the name of a shipped one. user: of the service, whose
     record no other may touch; screen_user: of the browser. hosts: names by which others call it.
     data: a folder for the record and tune's choice. watched: folders of images, or of a DICOM
-    listener. keep_images, keep_records: days. memory_mb: of service and model. compiles: a runtime
-    that is installed, such as OpenVINO, makes machine code while it runs.
+    listener. keep_images, keep_records: days. trusted: a folder of keys, in place of the one beside
+    the record; allow_unsigned: see ``trust.require``. memory_mb: of service and model. compiles: a
+    runtime that is installed, such as OpenVINO, makes machine code while it runs.
 
     Nothing in it can be read by systemd as anything but a word. Construction raises ServiceRefused.
     """
@@ -63,6 +64,8 @@ class Installation:
     watched: tuple[Path, ...] = ()
     keep_images: float | None = None
     keep_records: float | None = None
+    trusted: Path | None = None
+    allow_unsigned: bool = False
     memory_mb: int = MEMORY_MB
     compiles: bool = False
 
@@ -73,6 +76,8 @@ class Installation:
             _require_path("The bundle", Path(self.bundle), seen=True)
         _require_path("The program", self.program, seen=True)
         _require_path("The folder of the record", self.data, seen=True)
+        if self.trusted is not None:
+            _require_path("The folder of trusted keys", self.trusted, seen=True)
         for each in self.watched:
             _require_path("A watched folder", each, seen=True)
         for each in self.secured or ():

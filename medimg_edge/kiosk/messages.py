@@ -16,14 +16,20 @@ from medimg_edge.manifest import OperatingPoint
 
 HEAD = struct.Struct("<IQ")
 
+STEP_SECONDS = 8.0
+"""To load a model, or to answer one image of its golden set: a small device needs less than two."""
+
 Status = Literal["ok", "rejected", "error"]
 Layer = Literal["image", "heat", "overlay"]
 
 
-class Setup(msgspec.Struct, frozen=True):
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """The first message: what is to answer. profile: a site profile, ``auto``, or none.
 
-    memory_bytes: that answers may take beyond what is loaded.
+    bundle: its folder. hash: of the one that it has to be, where that is known. name: whatever is
+    installed by it answers, and the folder only where nothing is; the start is counted.
+    risk: see ``Classifier``. trusted: the folder of the keys that may have signed it, by default
+    that of ``trust``. memory_bytes: that answers may take beyond what is loaded.
     """
 
     bundle: str
@@ -31,6 +37,11 @@ class Setup(msgspec.Struct, frozen=True):
     profile: str | None
     force: bool
     memory_bytes: int
+    hash: str | None = None
+    name: str | None = None
+    risk: float | None = None
+    trusted: str | None = None
+    allow_unsigned: bool = False
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -49,7 +60,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What answers, for whom it is, and how good it was.
 
     hash: of the bundle; profile: of the site profile. operating_points: by label; none for
-    multiclass. metrics: of the artifact, on the test images of its training.
+    multiclass. metrics: of the artifact, on the test images of its training. risk: beyond which is
+    referred, null where none was stated. signer: the name of the trusted key that signed it, null
+    where unsigned bundles are allowed.
     """
 
     name: str
@@ -70,24 +83,33 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | None]
     has_heatmap: bool
     golden: Golden
+    risk: float | None = None
+    signer: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The answer to ``Setup``: images may come. notes: what the operator should read."""
+    """The answer to ``Setup``: images may come. notes: what the operator should read.
+
+    folder: where the bundle lies that ``Setup`` meant.
+    """
 
     facts: Facts
+    folder: str
     notes: tuple[str, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     """The answer to ``Setup``: this bundle must not answer here.
 
-    passing: it may be otherwise when it is tried again, such as with more memory.
+    passing: it may be otherwise when it is tried again, such as with more memory, or since the name
+    then means the bundle before. folder, hash: of the bundle, where it was come so far.
     """
 
     code: str
     message: str
     passing: bool = False
+    folder: str | None = None
+    hash: str | None = None
 
 
 class AskAnswer(msgspec.Struct, frozen=True, tag="answer"):

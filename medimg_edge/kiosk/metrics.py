@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,7 +12,11 @@ from prometheus_client import (
     Info,
     disable_created_metrics,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from medimg_edge.kiosk.drifting import Found
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -24,7 +28,7 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 class Metrics:
     """The counters of one service, from its start on.
 
-    waiting, is_ready, entries, free_bytes: asked when somebody reads.
+    waiting, is_ready, entries, free_bytes, drift: asked when somebody reads.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Metrics:
         is_ready: Callable[[], bool],
         entries: Callable[[], int],
         free_bytes: Callable[[], int],
+        drift: Callable[[], Found] = Found,
     ) -> None:
         self._registry = registry = CollectorRegistry()
         self._answers = Counter(
@@ -82,6 +87,7 @@ class Metrics:
         ):
             gauge = Gauge(f"medimg_edge_{name}", words, registry=registry)
             gauge.set_function(lambda ask=ask: float(ask()))
+        registry.register(_Drift(drift))
 
     def model(self, **facts: str) -> None:
         """Say what answers."""
@@ -107,3 +113,28 @@ class Metrics:
     def text(self) -> bytes:
         """What a Prometheus reads."""
         return generate_latest(self._registry)
+
+
+class _Drift(Collector):
+    """What ``drifting`` found; a number of which there are too few images is not there."""
+
+    def __init__(self, ask: Callable[[], Found]) -> None:
+        self._ask = ask
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Called when somebody reads."""
+        found = self._ask()
+        index = GaugeMetricFamily(
+            "medimg_edge_drift",
+            "Population stability index of the newest images against the model's validation, less "
+            "what chance gives.",
+            labels=("number",),
+        )
+        for name, value in sorted(found.psi.items()):
+            index.add_metric((name,), value)
+        yield index
+        for name, words, value in (
+            ("images", "The newest images, that are compared.", found.images),
+            ("found", "1 if they have drifted from the model's validation.", bool(found.drift)),
+        ):
+            yield GaugeMetricFamily(f"medimg_edge_drift_{name}", words, value=float(value))

@@ -24,6 +24,10 @@ STATUS: dict[type[MedimgEdgeError], int] = {
     errors.DicomTransferSyntax: 422,
     errors.TooSmall: 422,
     errors.Blank: 422,
+    errors.LowContrast: 422,
+    errors.Cropped: 422,
+    errors.Inverted: 422,
+    errors.NotLikeTraining: 422,
     errors.UnitUnknown: 422,
     errors.WrongModality: 422,
     errors.WrongBodyPart: 422,
@@ -32,7 +36,13 @@ STATUS: dict[type[MedimgEdgeError], int] = {
     errors.AnswerStopped: 422,
     errors.NotFinite: 500,
     errors.MachineFault: 503,
+    errors.ModelRefused: 503,
+    errors.ModelDeadline: 503,
     errors.GoldenMismatch: 503,
+    errors.SignatureMissing: 503,
+    errors.SignatureInvalid: 503,
+    errors.SignerUnknown: 503,
+    errors.SignerRevoked: 503,
     errors.NotReady: 503,
     errors.Busy: 503,
     errors.DiskLow: 507,
@@ -52,8 +62,15 @@ STATUS: dict[type[MedimgEdgeError], int] = {
 }
 """Every error that a request can end in, and its status; a fault of medimg-edge itself is 500."""
 
-_REFUSALS = (errors.BundleError, errors.ModelLoad, errors.ExtraMissing)
-"""Of a bundle that was changed, or a runtime that was removed, since the service started."""
+_REFUSALS = (
+    errors.BundleError,
+    errors.ModelLoad,
+    errors.ExtraMissing,
+    errors.KeyInvalid,
+    errors.RiskUnknown,
+)
+"""Of a bundle that was changed, or a runtime that was removed, since the service started; or of
+options that do not fit the bundle."""
 
 RETRY_AFTER_SECONDS = 2
 

@@ -26,6 +26,7 @@ from medimg_edge.errors import (
 )
 from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.body import Room
+from medimg_edge.kiosk.drifting import Answering, Drifting
 from medimg_edge.kiosk.guard import place
 from medimg_edge.kiosk.inbox import Inbox
 from medimg_edge.kiosk.kept import Kept, New, Source, Timings
@@ -71,12 +72,14 @@ class Station:
         self.limits, self.retention = limits, retention
         self._folder, self._log = folder, log
         self.room = Room(BODIES * limits.body_bytes)
+        self.drifting = Drifting(ledger, log, self._answering)
         self._keys: set[str] = set()
         self.metrics = Metrics(
             waiting=lambda: answers.waiting,
             is_ready=lambda: answers.state == "ready",
             entries=lambda: ledger.entries,
             free_bytes=self._free,
+            drift=self.drifting.found,
         )
 
     @asynccontextmanager
@@ -122,6 +125,8 @@ class Station:
             "artifact": facts.artifact,
             "runtime": facts.runtime,
             "profile": facts.profile,
+            "risk": facts.risk,
+            "signer": facts.signer,
         }
         self.metrics.model(
             name=facts.name,
@@ -180,7 +185,7 @@ class Station:
             input_sha256=content,
             record=answered.record,
             timings=Timings(waited_ms=answered.waited_ms, answer_ms=answered.answer_ms),
-            operating_points=self._points,
+            operating_points=msgspec.json.encode(answered.points),
             key=key,
         )
         return await asyncio.shield(self._keep(new, answered, data))
@@ -219,14 +224,15 @@ class Station:
         for each in msgspec.json.decode(answered.record).get("findings", ()):
             self.metrics.decision(each["label"], each["decision"])
 
+    def _answering(self) -> Answering | None:
+        facts, folder = self.answers.facts, self.answers.folder
+        if facts is None or folder is None:
+            return None
+        return Answering(Path(folder), facts.hash, facts.artifact)
+
     def _tell_failure(self, done: Future) -> None:
         if (error := done.exception()) is not None:
             self._log("the start is not in the record", message=str(error))
-
-    @property
-    def _points(self) -> bytes:
-        facts = self.answers.facts
-        return msgspec.json.encode(facts.operating_points if facts else {})
 
     def _free(self) -> int:
         return shutil.disk_usage(self._folder).free

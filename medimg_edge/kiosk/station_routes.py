@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request, Response
 
 from medimg_edge import __version__
 from medimg_edge.errors import MedimgEdgeError, TokenMissing
 from medimg_edge.kiosk import wire
 from medimg_edge.kiosk.body import receive_json
+from medimg_edge.kiosk.drifting import Found
 from medimg_edge.kiosk.guard import is_token, shows_who
 from medimg_edge.kiosk.metrics import MEDIA_TYPE
 from medimg_edge.kiosk.openapi import binary, takes_json, told
@@ -47,14 +50,20 @@ def about(station: Station) -> APIRouter:
     return router
 
 
-def signing_in(station: Station, settings: Settings, sessions: Sessions) -> APIRouter:
+def signing_in(
+    station: Station,
+    settings: Settings,
+    sessions: Sessions,
+    drift: Callable[[], Found] = Found,
+) -> APIRouter:
     """How a page begins, and a browser's session where a token is needed."""
     router = APIRouter(prefix="/v1", tags=["station"])
 
     @router.get("/station", responses=told(wire.StationState))
     def state(request: Request) -> Response:
         """How the station is."""
-        return respond(_state(station, settings, shows_who(request.scope, settings, sessions)))
+        signed_in = shows_who(request.scope, settings, sessions)
+        return respond(_state(station, settings, signed_in, drift))
 
     @router.put(
         "/session",
@@ -88,7 +97,9 @@ def signing_in(station: Station, settings: Settings, sessions: Sessions) -> APIR
     return router
 
 
-def _state(station: Station, settings: Settings, signed_in: bool) -> wire.StationState:
+def _state(
+    station: Station, settings: Settings, signed_in: bool, drift: Callable[[], Found]
+) -> wire.StationState:
     told_to_all = {
         "token_required": settings.token is not None,
         "signed_in": signed_in,
@@ -98,6 +109,7 @@ def _state(station: Station, settings: Settings, signed_in: bool) -> wire.Statio
     if not signed_in:
         return wire.StationState(**told_to_all)
     refusal: MedimgEdgeError | None = station.answers.refusal
+    declined = station.answers.declined
     return wire.StationState(
         **told_to_all,
         code=refusal.code if refusal else None,
@@ -105,4 +117,6 @@ def _state(station: Station, settings: Settings, signed_in: bool) -> wire.Statio
         inbox=station.inbox.is_watching,
         retention=station.retention,
         record=wire.LedgerState(station.ledger.entries, station.ledger.head),
+        drift=drift().drift,
+        declined=declined.message if declined else None,
     )

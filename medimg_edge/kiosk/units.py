@@ -243,6 +243,10 @@ def _serve(station: Installation) -> list[object]:
     for option, days in kept:
         if days is not None:
             words += [option, f"{days:g}"]
+    if station.trusted is not None:
+        words += ["--trusted", station.trusted]
+    if station.allow_unsigned:
+        words.append("--allow-unsigned")
     if station.secured is not None:  # %d: where systemd puts credentials
         words += ["--token-file", "%d/token", "--tls-cert", "%d/cert", "--tls-key", "%d/key"]
     return words

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from medimg_edge.kiosk.answers import Facts
+from medimg_edge.kiosk.drifting import Drift
 from medimg_edge.kiosk.kept import COMMENT_CHARACTERS, Acknowledged, Kept, Source, Timings
 
 Name = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
@@ -91,7 +92,8 @@ class LedgerState(msgspec.Struct, frozen=True):
 class StationState(msgspec.Struct, frozen=True, kw_only=True):
     """How a page begins. Without a token only the first four members are told.
 
-    message: why it does not answer; code: of that.
+    message: why it does not answer; code: of that. drift: null where none was found. declined: why
+    the bundle that is installed is not the one that answers; null where it is.
     """
 
     token_required: bool
@@ -103,6 +105,8 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     inbox: bool | None = None
     retention: Retention | None = None
     record: LedgerState | None = None
+    drift: Drift | None = None
+    declined: str | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

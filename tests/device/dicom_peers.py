@@ -199,7 +199,7 @@ class Node:
     def __init__(self, network: Network, bundle: Path, out: Path, log: Path, *options: object):
         self._network, self.out, self._log = network, out, log
         command = [sys.executable, "-m", "medimg_edge.cli", "listen", bundle, "--out", out]
-        self._command = [*command, "--port", NODE_PORT, *options]
+        self._command = [*command, "--port", NODE_PORT, "--allow-unsigned", *options]
         self.start()
 
     def start(self) -> None:

@@ -10,9 +10,9 @@ from medimg_edge import Classifier
 from tests.device.kiosk_images import png
 
 
-def with_golden_set(folder: Path) -> Path:
-    """The bundle, with one image that `serve` checks before it answers."""
-    image = png()
+def with_golden_set(folder: Path, image: bytes | None = None) -> Path:
+    """The bundle, with one image that `serve` checks before it answers; by default noise."""
+    image = image or png()
     found = Classifier(folder).predict(image, name="golden")
     (folder / "golden").mkdir()
     files = {"golden/01.png": image, "golden/01.pixels": found.pixels.tobytes()}

@@ -14,6 +14,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FROZEN = Path(__file__).parents[1] / "data" / "frozen-bundle"
+"""A bundle of version 1: it answers noise, which newer ones turn away."""
+
 SECONDS = 60
 """Until it listens, or answers a request: a busy machine may take long."""
 
@@ -34,7 +37,8 @@ class Served:
     """``medimg-edge serve``, until the block ends; it has to end well, and say nothing unexpected.
 
     words: more of its command line. port: 0 is any free one. before: words before the command, such
-    as ``strace``. wait: until the golden set has passed.
+    as ``strace``. wait: until the golden set has passed. unsigned: bundles may be, as those that
+    tests make.
     """
 
     def __init__(
@@ -47,11 +51,12 @@ class Served:
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
         preexec: Callable[[], None] | None = None,
+        unsigned: bool = True,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
-        options = map(str, words)
+        options = [*map(str, words), *(["--allow-unsigned"] if unsigned else [])]
         command = (sys.executable, "-m", "medimg_edge.cli", "serve", str(bundle))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -129,6 +129,7 @@ def test_the_disk_is_full(frozen, tmp_path):
 def test_signals(number, status, frozen, tmp_path):
     command = [sys.executable, "-m", "medimg_edge.cli", "listen", str(frozen)]
     command += ["--out", str(tmp_path / "node"), "--port", "0", "--aet", "EDGE"]
+    command += ["--allow-unsigned"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -145,7 +146,9 @@ def test_signals(number, status, frozen, tmp_path):
     process.send_signal(number)
     _, said = process.communicate(timeout=10)
     assert process.returncode == status
-    assert said == "Ending: what is not done yet waits for the next start.\n"
+    unsigned, ending = said.splitlines()
+    assert unsigned.startswith("warning: Not signed")
+    assert ending == "Ending: what is not done yet waits for the next start."
 
 
 @pytest.mark.parametrize(
@@ -165,15 +168,16 @@ def test_contradictions(words, said, called, frozen, tmp_path):
 
 def test_what_a_node_cannot_do(called, frozen, tmp_path, monkeypatch):
     node = tmp_path / "node"
-    done = called("listen", frozen, "--out", node, "--aet", "SEVENTEEN-LETTERS")
+    done = called("listen", frozen, "--allow-unsigned", "--out", node, "--aet", "SEVENTEEN-LETTERS")
     assert (done.returncode, "is no AE title" in done.stderr) == (1, True)
-    done = called("listen", frozen, "--out", node, "--send-to", "ARCHIVE:104")
+    done = called("listen", frozen, "--allow-unsigned", "--out", node, "--send-to", "ARCHIVE:104")
     assert (done.returncode, "one is AET@HOST:PORT" in done.stderr) == (1, True)
-    done = called("listen", frozen, "--out", node, "--host", "192.0.2.1")  # nobody's: RFC 5737
+    nobodys = "192.0.2.1"  # RFC 5737
+    done = called("listen", frozen, "--allow-unsigned", "--out", node, "--host", nobodys)
     assert (done.returncode, "Cannot listen on 192.0.2.1 port 11112" in done.stderr) == (1, True)
     assert "warning: connections are neither encrypted nor authenticated" in done.stderr
     monkeypatch.setitem(sys.modules, "medimg_edge.dicom.node.service", None)
-    done = called("listen", frozen, "--out", node)
+    done = called("listen", frozen, "--allow-unsigned", "--out", node)
     assert "error [extra-missing]" in done.stderr
     assert "pip install 'medimg-edge[dicom]'" in done.stderr
 
@@ -186,7 +190,7 @@ def test_a_node_whose_thread_ended_ends_with_an_error(called, frozen, tmp_path, 
         raise SystemExit
 
     monkeypatch.setattr(Service, "_work", work)
-    done = called("listen", frozen, "--out", tmp_path / "node", "--port", 0)
+    done = called("listen", frozen, "--allow-unsigned", "--out", tmp_path / "node", "--port", 0)
     assert done.returncode == 1
     assert "error [node]: What answers has ended by itself." in " ".join(done.stderr.split())
 

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,9 +13,18 @@ from msgspec import structs
 
 from medimg_edge import engines
 from medimg_edge.bundle import Bundle
-from medimg_edge.errors import ExtraMissing, ModelError, ModelLoad, ModelOutput, NotFinite
+from medimg_edge.errors import (
+    ExtraMissing,
+    ModelDeadline,
+    ModelError,
+    ModelLoad,
+    ModelOutput,
+    ModelRefused,
+    NotFinite,
+)
 from medimg_edge.golden import FLOAT32_LIMIT, INT8_LIMIT
 from medimg_edge.manifest import Input
+from tests.device import hostile_models as hostile
 
 ARTIFACTS = ["model.onnx", "model.int8.onnx", "model.tflite", "model.int8.tflite"]
 PAIRS = [
@@ -27,6 +38,19 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def opened(frozen) -> Bundle:
     return Bundle.open(frozen)
+
+
+@pytest.fixture
+def mean() -> Bundle:
+    pytest.importorskip("onnx")
+    return hostile.manifest_of_mean()
+
+
+@pytest.fixture
+def unguarded(monkeypatch) -> None:
+    """What the runtimes and the checks behind them do with files that the guards refuse."""
+    for kind in ("onnx", "tflite"):
+        monkeypatch.setitem(engines._GUARDS, kind, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +149,7 @@ def test_tensors_that_do_not_fit(opened, shape, name, runtime):
         load(opened, name, runtime).run(np.zeros(shape, np.uint8))
 
 
-def test_a_manifest_of_another_size(opened):
+def test_a_manifest_of_another_size(opened, unguarded):
     """LiteRT fits a pooled network to any input, and would answer."""
     if not engines.installed("tflite"):
         pytest.skip("LiteRT is not installed")
@@ -166,7 +190,7 @@ def retype(model, kind: int) -> None:
         (lambda model, onnx: retype(model, onnx.TensorProto.FLOAT), r"float"),
     ],
 )
-def test_other_names_and_types(opened, change, says, runtime):
+def test_other_names_and_types(opened, unguarded, change, says, runtime):
     if runtime not in engines.runtimes("onnx"):
         pytest.skip(f"{runtime} is not installed")
     with pytest.raises(ModelLoad, match=says):
@@ -212,7 +236,7 @@ def answer_with(model, onnx, source: str, operator: str, **attributes) -> None:
     ],
 )
 def test_outputs_that_are_no_probability(
-    opened, pixels, source, operator, attributes, kind, shape, says
+    opened, unguarded, pixels, source, operator, attributes, kind, shape, says
 ):
     def change(model, onnx) -> None:
         answer_with(model, onnx, source, operator, **attributes)
@@ -232,63 +256,7 @@ def test_outputs_that_are_no_probability(
         engine.run(pixels[:3])
 
 
-# External data
-
-
-def field(number: int, value: bytes | int) -> bytes:
-    """One field of a protobuf message."""
-    if isinstance(value, bytes):
-        return varint(number << 3 | 2) + varint(len(value)) + value
-    return varint(number << 3) + varint(value)
-
-
-def varint(value: int) -> bytes:
-    done = b""
-    while value > 127:
-        done += bytes([value & 127 | 128])
-        value >>= 7
-    return done + bytes([value])
-
-
-EXTERNAL = field(8, b"weights") + field(14, 1)
-ATTRIBUTES = {
-    "tensor": field(5, EXTERNAL),
-    "tensors": field(10, EXTERNAL),
-    "sparse": field(22, field(2, EXTERNAL)),
-    "sparses": field(23, field(1, EXTERNAL)),
-    "graph": field(6, field(5, EXTERNAL)),
-    "graphs": field(11, field(1, field(5, field(5, EXTERNAL)))),
-}
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        field(7, field(5, EXTERNAL)),
-        field(7, field(15, field(1, EXTERNAL))),
-        field(7, field(5, field(14, 2**32 + 1))),  # protobuf keeps the low 32 bits of an enum
-        *(field(7, field(1, field(5, attribute))) for attribute in ATTRIBUTES.values()),
-        *(field(25, field(7, field(5, attribute))) for attribute in ATTRIBUTES.values()),
-        *(field(25, field(11, attribute)) for attribute in ATTRIBUTES.values()),
-    ],
-)
-def test_external_data_is_found_wherever_a_tensor_may_be(model):
-    assert engines.has_external_data(field(1, 8) + model)
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_external_data_is_refused(opened, runtime):
-    if runtime not in engines.runtimes("onnx"):
-        pytest.skip(f"{runtime} is not installed")
-    model = opened.read("model.onnx") + field(7, field(5, EXTERNAL))
-    with pytest.raises(ModelLoad, match="other files"):
-        engines.load(model, "onnx", opened.manifest, runtime=runtime)
-
-
-def test_inner_data_is_not_external(opened):
-    assert not engines.has_external_data(field(7, field(5, field(8, b"w") + field(14, 0))))
-    for name in ("model.onnx", "model.int8.onnx"):
-        assert not engines.has_external_data(opened.read(name))
+# The guards, and the deadline
 
 
 def test_a_loaded_model_keeps_no_second_copy(opened):
@@ -298,10 +266,81 @@ def test_a_loaded_model_keeps_no_second_copy(opened):
     assert engine.run(np.zeros((1, *opened.manifest.input.shape), np.uint8))
 
 
-@pytest.mark.parametrize("data", [b"\x80", b"\x80" * 11, b"\xff" * 2**20, b"\x0a\x05ab", b"\x0b"])
-def test_damaged_protobuf(data):
-    with pytest.raises(ModelLoad, match="not ONNX"):
-        engines.has_external_data(data)
+@pytest.mark.parametrize("runtime", engines.RUNTIMES)
+def test_no_runtime_sees_what_its_guard_refuses(opened, runtime, monkeypatch):
+    """Whatever is asked of a runtime is asked of the guard before."""
+    if engines.version(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    kind = engines.RUNTIMES[runtime].format
+
+    def never(*_: object) -> engines.Engine:
+        raise AssertionError("a runtime got to see it")
+
+    monkeypatch.setitem(engines.RUNTIMES, runtime, engines.RUNTIMES[runtime]._replace(engine=never))
+    other = structs.replace(opened.manifest, input=Input(shape=(32, 48, 1)))
+    with pytest.raises(ModelRefused, match=r"\(32, 48, 1\)"):
+        engines.load(opened.read(f"model.{kind}"), kind, other, runtime=runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_endless_network_is_stopped(runtime, mean, unguarded):
+    """And the engine goes on answering afterwards."""
+    if engines.version(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    data = hostile.changed(lambda model: hostile.heavy(model, turns=5000))
+    engine = engines.load(data, "onnx", mean.manifest, runtime=runtime)
+    pixels = np.zeros((1, *mean.manifest.input.shape), np.uint8)
+    for _ in range(2):
+        started = time.monotonic()
+        late = pytest.raises(ModelDeadline, match=r"longer than the 1\.5 seconds")
+        with late, engines.deadline(1.5):
+            engine.run(pixels)
+        assert 1.5 <= time.monotonic() - started < 2.5
+
+
+def test_a_loop_is_stopped(mean, unguarded):
+    """It would run for ever; what runs beside it, by the same engine and another, does not end."""
+    loop = engines.load(hostile.changed(hostile.loop), "onnx", mean.manifest)
+    plain = engines.load(hostile.changed(lambda model: None), "onnx", mean.manifest)
+    pixels = np.zeros((1, *mean.manifest.input.shape), np.uint8)
+    started = time.monotonic()
+
+    def run_loop() -> None:
+        with engines.deadline(1):
+            loop.run(pixels)
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(run_loop)
+        answered = 0
+        while not late.done():
+            assert plain.run(pixels)["probability"].shape == (1, 2)
+            answered += 1
+    assert isinstance(late.exception(), ModelDeadline)
+    assert 1 <= time.monotonic() - started < 2
+    assert answered > 100
+
+
+def test_a_batch_has_the_time_of_its_images(mean, unguarded):
+    data = hostile.changed(lambda model: hostile.heavy(model, turns=5000))
+    engine = engines.load(data, "onnx", mean.manifest)
+    started = time.monotonic()
+    with pytest.raises(ModelDeadline), engines.deadline(0.5):
+        engine.run(np.zeros((3, *mean.manifest.input.shape), np.uint8))
+    assert 1.5 <= time.monotonic() - started < 2.5
+
+
+@pytest.mark.parametrize(("name", "runtime"), PAIRS)
+def test_the_deadline_costs_no_answer(opened, pixels, name, runtime):
+    """Twenty runs whose time is over a little before or after they end: an answer, or its error.
+
+    What was stopped late must not stop the next.
+    """
+    engine = load(opened, name, runtime)
+    expected = engine.run(pixels[:1])["probability"]
+    for _ in range(20):
+        with suppress(ModelDeadline), engines.deadline(1e-6):
+            assert np.array_equal(engine.run(pixels[:1])["probability"], expected)
+        assert np.array_equal(engine.run(pixels[:1])["probability"], expected)
 
 
 def test_litert_announces_nothing(frozen):

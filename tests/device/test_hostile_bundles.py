@@ -2,14 +2,23 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from medimg_edge import Classifier
 from medimg_edge.bundle import MAX_MANIFEST_BYTES
+from medimg_edge.errors import ModelRefused, NotFinite
+from medimg_edge.golden_apart import verify_apart
+from medimg_edge.machine import peak_memory
+from tests.device import hostile_models as hostile
+from tests.device.golden_bundle import with_golden_set
 
 COMMANDS = ("info", "infer", "verify")
 """``info`` loads nothing, ``infer`` one artifact; ``verify`` reads every file."""
@@ -214,7 +223,7 @@ def test_a_model_with_external_data(bundle, rewrite, called, frozen, monkeypatch
     monkeypatch.chdir(bundle if listed else bundle.parent)
     done = called("infer", "-b", bundle, "--artifact", "model.onnx", frozen / "golden/01-gray8.png")
     assert done.returncode == 1
-    assert done.stderr.startswith("error [model-load]: ")
+    assert done.stderr.startswith("error [model-refused]: ")
     assert "weights in other files" in done.stderr
     assert called("verify", bundle).returncode == 1
 
@@ -233,3 +242,99 @@ def test_a_copy_that_was_written_anew_is_whole(bundle, rewrite, called):
     """What the other tests change is all that is wrong with their bundles."""
     rewrite(bundle)
     assert called("verify", bundle).returncode == 0
+
+
+# Models that must not be run: signed or not, a model is code
+
+
+def answerable(mean_bundle, rewrite, change: hostile.Change) -> Path:
+    """A bundle with a golden set, whose manifest is right in every way, and a hostile model."""
+    folder = with_golden_set(mean_bundle([1, 2], [0.5, -0.5]))
+    (folder / "model.onnx").write_bytes(hostile.changed(change))
+    rewrite(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", hostile.REFUSED_ONNX)
+def test_a_hostile_onnx_is_refused(mean_bundle, rewrite, name):
+    """In this process and in one of its own, within seconds, and nothing is allocated for it."""
+    change, says = hostile.REFUSED_ONNX[name]
+    folder = answerable(mean_bundle, rewrite, change)
+    before, started = peak_memory(), time.monotonic()
+    with pytest.raises(ModelRefused, match=says):
+        Classifier(folder)
+    (check,) = verify_apart(folder)
+    assert (check.status, bool(re.search(says, check.message))) == ("failed", True)
+    assert time.monotonic() - started < 10
+    if before is not None:
+        assert (peak_memory() or 0) - before < 2**29
+
+
+@pytest.mark.parametrize("name", hostile.REFUSED_TFLITE)
+def test_a_hostile_tflite_is_refused(bundle, rewrite, name):
+    pytest.importorskip("flatbuffers")
+    change, says = hostile.REFUSED_TFLITE[name]
+    path = bundle / "model.tflite"
+    path.write_bytes(hostile.changed_tflite(path.read_bytes(), change))
+    rewrite(bundle)
+    started = time.monotonic()
+    with pytest.raises(ModelRefused, match=says):
+        Classifier(bundle, artifact="model.tflite")
+    found = {each.artifact: each for each in verify_apart(bundle)}
+    assert found["model.onnx"].status == "ok"
+    assert (found["model.tflite"].status, bool(re.search(says, found["model.tflite"].message))) == (
+        "failed",
+        True,
+    )
+    assert time.monotonic() - started < 10
+
+
+def test_a_model_of_nan_gives_no_answer(mean_bundle, rewrite, frozen):
+    folder = answerable(mean_bundle, rewrite, hostile.nan)
+    with pytest.raises(NotFinite):
+        Classifier(folder).predict(frozen / "golden" / "01-gray8.png")
+    (check,) = verify_apart(folder)
+    assert (check.status, "not finite" in check.message) == ("failed", True)
+
+
+@pytest.mark.parametrize("change", [hostile.loop, hostile.broadcast, hostile.nan, hostile.short])
+def test_hostile_models_as_a_process(mean_bundle, rewrite, command, frozen, change):
+    """From the command line: one line with its code, within ten seconds."""
+    folder = answerable(mean_bundle, rewrite, change)
+    image = frozen / "golden" / "01-gray8.png"
+    for arguments in (["verify", folder], ["infer", image, "--bundle", folder]):
+        started = time.monotonic()
+        done = command(*arguments)
+        assert time.monotonic() - started < 10
+        assert done.returncode == 1
+        errors = done.stderr + done.stdout
+        assert re.search("bundle-golden|model-refused|model-not-finite", errors), errors
+        assert not re.search(r'"probability": ?[0-9N]', done.stdout)
+
+
+REAL = ("broadcast", "channels", "doubled and doubled", "hoarded", "a resized image")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_refused_for_its_memory_would_take_it(tmp_path, name):
+    """ONNX Runtime alone, in a process that may have 3 GB: it runs out of them."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(hostile.changed(hostile.REFUSED_ONNX[name][0]))
+    program = (
+        "import resource, sys\n"
+        "import numpy, onnxruntime\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
+        "options = onnxruntime.SessionOptions()\n"
+        "options.intra_op_num_threads = 1\n"
+        "options.log_severity_level = 4\n"
+        "try:\n"
+        "    session = onnxruntime.InferenceSession(\n"
+        "        sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
+        "    session.run(None, {'pixels': numpy.zeros((1, 16, 16, 1), 'u1')})\n"
+        "    print('answered')\n"
+        "except Exception as error: print('stopped', error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True)
+    assert "answered" not in run.stdout
+    assert re.search("alloc|memory", run.stdout + run.stderr, re.IGNORECASE)

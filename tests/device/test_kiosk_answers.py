@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from medimg_edge.errors import (
     PictureGone,
     Unexpected,
 )
-from medimg_edge.kiosk import answers as answers_module
+from medimg_edge.kiosk import keeper
 from medimg_edge.kiosk.answers import Answered, Answers, Facts
 from medimg_edge.kiosk.pictures import header
 from medimg_edge.kiosk.settings import Limits
@@ -89,9 +90,18 @@ async def gone(process: int) -> None:
 
 
 @asynccontextmanager
-async def started(bundle: Path, artifact: str = "auto", **limits: Any) -> AsyncIterator[Answers]:
+async def started(
+    bundle: Path, artifact: str = "auto", force: bool = False, **limits: Any
+) -> AsyncIterator[Answers]:
     LINES.clear()
-    answers = Answers(bundle=bundle, artifact=artifact, limits=Limits(**limits), log=log)
+    answers = Answers(
+        bundle=bundle,
+        artifact=artifact,
+        force=force,
+        allow_unsigned=True,
+        limits=Limits(**limits),
+        log=log,
+    )
     await answers.start()
     try:
         yield answers
@@ -222,7 +232,7 @@ def test_a_compressed_frame_is_decoded_under_the_limit(frozen):
     data = Path(str(path)).read_bytes()
 
     async def test() -> None:
-        answers = Answers(bundle=frozen, force=True, limits=Limits(), log=log)
+        answers = Answers(bundle=frozen, allow_unsigned=True, force=True, limits=Limits(), log=log)
         await answers.start()
         await until(lambda: answers.state == "ready")
         found = await answers.answer(data, name="x")
@@ -266,9 +276,9 @@ def test_an_image_over_which_it_is_killed_again_is_given_up(frozen, images, expe
             data = [slow, *images]
             asked = [await soon(answers.answer(each, name="x")) for each in data]
             for _ in range(2):
-                await until(lambda: answers._child and answers._child.sent)
+                await until(lambda: answers._keeper.child and answers._keeper.child.sent)
                 os.kill(child(), signal.SIGKILL)
-                await until(lambda: answers._child is None)
+                await until(lambda: answers._keeper.child is None)
             given_up, *found = await asyncio.gather(*asked)
             assert (given_up.status, given_up.code) == ("error", "answer-stopped")
             assert [told(each)["probability"] for each in found] == pytest.approx(expected)
@@ -326,7 +336,7 @@ def test_an_image_without_an_answer_is_not_held(frozen):
             os.kill(child(), signal.SIGSTOP)
             assert (await answers.answer(data, name="x")).code == "answer-stopped"
             await until(lambda: sys.getrefcount(data) == held)
-            await until(lambda: answers._child)
+            await until(lambda: answers._keeper.child)
             before = child()
             os.kill(before, signal.SIGSTOP)
             asked = await soon(answers.answer(data, name="x"))
@@ -402,16 +412,21 @@ def test_a_large_image_is_answered_and_its_memory_given_back(frozen):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from medimg_edge.kiosk import answers as answers_module
+from medimg_edge.kiosk import keeper
 from medimg_edge.kiosk.answers import Answers
 from medimg_edge.kiosk.settings import Limits
 
 async def main():
-    answers = Answers(bundle=Path(sys.argv[1]), limits=Limits(), log=lambda *_, **__: None)
+    answers = Answers(
+        bundle=Path(sys.argv[1]),
+        allow_unsigned=True,
+        limits=Limits(),
+        log=lambda *_, **__: None,
+    )
     await answers.start()
     while answers.state != "ready":
         await asyncio.sleep(0.01)
-    print(answers._child._process.pid, flush=True)
+    print(answers._keeper.child._process.pid, flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -596,7 +611,7 @@ def test_one_that_does_not_start_any_more_is_told(bundle, images):
 
 
 def test_images_do_not_wait_long_for_one_that_hangs_while_it_loads(frozen, images, monkeypatch):
-    monkeypatch.setattr(answers_module, "RESTART_SECONDS", 1)
+    monkeypatch.setattr(keeper, "RESTART_SECONDS", 1)
 
     async def test() -> None:
         async with ready(frozen) as answers:
@@ -604,7 +619,7 @@ def test_images_do_not_wait_long_for_one_that_hangs_while_it_loads(frozen, image
             os.kill(before, signal.SIGKILL)
             await until(lambda: children() not in ([], [before]))
             os.kill(child(), signal.SIGSTOP)
-            assert (answers._child, answers.state) == (None, "ready")
+            assert (answers._keeper.child, answers.state) == (None, "ready")
             with pytest.raises(NotReady):
                 await asyncio.wait_for(answers.answer(images[0], name="x"), SECONDS)
             assert answers.state == "starting"
@@ -629,7 +644,9 @@ def test_a_fault_of_ours_is_told(frozen):
         raise ZeroDivisionError
 
     async def test() -> None:
-        answers = Answers(bundle=frozen, limits=Limits(), log=log, ready=faulty)
+        answers = Answers(
+            bundle=frozen, allow_unsigned=True, limits=Limits(), log=log, ready=faulty
+        )
         await answers.start()
         await until(lambda: answers.state != "starting")
         with pytest.raises(Unexpected, match="ZeroDivisionError"):
@@ -685,8 +702,11 @@ def test_a_hang_over_a_picture_costs_that_picture(frozen, images):
     run(test())
 
 
-def test_a_large_jpeg_is_shown_larger_than_the_network_sees_it():
-    bundle = Bundle.open("pneumonia-cxr")
+def test_a_large_jpeg_is_shown_larger_than_the_network_sees_it(rewrite, tmp_path):
+    copy = Path(shutil.copytree(Bundle.open("pneumonia-cxr").path, tmp_path / "bundle"))
+    shutil.rmtree(copy / "signatures")
+    rewrite(copy, lambda raw: raw["preprocessing"].update(decode="scaled"))
+    bundle = Bundle.open(copy)
     needed = bundle.manifest.preprocessing.needed
     noise = np.random.default_rng(4).integers(0, 256, (2400, 1800), np.uint8)
     data = cv2.imencode(".jpg", noise)[1].tobytes()
@@ -695,7 +715,7 @@ def test_a_large_jpeg_is_shown_larger_than_the_network_sees_it():
     assert percentiles(seen.frames, 1, 99) != percentiles(read_image(data).frames, 1, 99)
 
     async def test() -> None:
-        async with ready(bundle.path) as answers:
+        async with ready(bundle.path, force=True) as answers:
             found = await answers.answer(data, name="x")
             assert found.view is not None
             layout = header(found.view)

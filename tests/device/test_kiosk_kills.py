@@ -18,9 +18,8 @@ import pytest
 
 from tests.device.kiosk_images import png
 from tests.device.listening import wait_until
-from tests.device.serving import SECONDS, Served
+from tests.device.serving import FROZEN, SECONDS, Served
 
-BUNDLE = "pneumonia-cxr"
 KILLS = 50
 FULL = 10
 """Times that the disk is full."""
@@ -107,7 +106,7 @@ def test_killed_fifty_times(tmp_path, command):
     """By SIGKILL, and started again as systemd does; sometimes what answers is killed alone."""
     chance = random.Random(6)
     port = free_port()
-    served = Served(tmp_path, BUNDLE, port=port)
+    served = Served(tmp_path, FROZEN, port=port)
     with clients(port) as threads:
         for kill in range(KILLS):
             time.sleep(chance.uniform(0, 0.3))
@@ -118,7 +117,7 @@ def test_killed_fifty_times(tmp_path, command):
                 continue
             served.process.kill()
             served.end()
-            served = Served(tmp_path, BUNDLE, port=port, wait=False)
+            served = Served(tmp_path, FROZEN, port=port, wait=False)
             assert ended(child) or _ends(child)
         served.wait_until_ready()
         time.sleep(0.5)
@@ -144,12 +143,12 @@ def test_a_full_disk(tmp_path, command):
     """
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     port = free_port()
     try:
-        served = Served(disk / "kiosk", BUNDLE, "--reserve", 1, port=port)
+        served = Served(disk / "kiosk", FROZEN, "--reserve", 1, port=port)
         with clients(port) as threads:
             for time_full in range(FULL):
                 time.sleep(0.3)
@@ -160,7 +159,7 @@ def test_a_full_disk(tmp_path, command):
                     served.end()
                 filler.unlink()
                 if time_full % 2:
-                    served = Served(disk / "kiosk", BUNDLE, "--reserve", 1, port=port)
+                    served = Served(disk / "kiosk", FROZEN, "--reserve", 1, port=port)
                 before = sum(len(each.told) for each in threads)
                 wait_until(lambda before=before: sum(len(each.told) for each in threads) > before)
         codes = {json.loads(body)["code"] for each in threads for body in each.refused}

@@ -14,8 +14,8 @@ INTERFACE = """
 import sys
 from pathlib import Path
 from tests.device.kiosk_images import png
-from tests.device.serving import Served
-with Served(Path(sys.argv[1]), "pneumonia-cxr") as served:
+from tests.device.serving import FROZEN, Served
+with Served(Path(sys.argv[1]), FROZEN) as served:
     assert served.get("/").status == 200
     told = served.predict(png()).json
     path = "/v1/predictions/" + told["id"]

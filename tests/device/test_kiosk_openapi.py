@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.device.serving import Served
+from tests.device.serving import FROZEN, Served
 
 HOOKS = Path(__file__).with_name("kiosk_schema_hooks.py")
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    with Served(tmp_path_factory.mktemp("kiosk"), "pneumonia-cxr") as it:
+    with Served(tmp_path_factory.mktemp("kiosk"), FROZEN) as it:
         yield it
 
 

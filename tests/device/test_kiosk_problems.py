@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import threading
@@ -20,9 +21,16 @@ import pytest
 
 from medimg_edge import errors
 from medimg_edge.kiosk.problems import STATUS
+from tests.device import hostile_networks
+from tests.device.golden_bundle import with_golden_set
+from tests.device.hostile_networks import hostile
 from tests.device.kiosk_images import dicom, png, window_bundle
-from tests.device.serving import Reply, Served
+from tests.device.serving import FROZEN, Reply, Served
 from tests.device.test_bad_inputs import vast
+from tests.device.test_kiosk_trust import FAULTS, signed
+from tests.device.test_screening import CASES, picture, screened
+
+__all__ = ["screened", "signed"]
 
 TOKEN = "a-token-for-this-test-alone"
 SEEN: set[str] = set()
@@ -30,8 +38,11 @@ SEEN: set[str] = set()
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("kiosk"), "pneumonia-cxr", "--answer-seconds", 2) as it:
+def served(tmp_path_factory, rewrite) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("kiosk")
+    bundle = Path(shutil.copytree(FROZEN, folder / "bundle"))
+    rewrite(bundle, lambda raw: raw.update(view=["AP", "PA"]))
+    with Served(folder / "served", bundle, "--answer-seconds", 2) as it:
         yield it
 
 
@@ -108,7 +119,7 @@ def test_a_file_that_may_not_be_read(tmp_path):
     before = ()
     if os.geteuid() == 0:
         before = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-    with Served(tmp_path / "k", "pneumonia-cxr", "--watch", file.parent, before=before) as served:
+    with Served(tmp_path / "k", FROZEN, "--watch", file.parent, before=before) as served:
         time.sleep(1)
         (item,) = served.get("/v1/inbox").json["items"]
         reply = served.request("POST", f"/v1/inbox/{item['id']}/predictions")
@@ -232,13 +243,13 @@ def test_a_disk_that_is_full(served):
 
 
 def test_a_disk_with_little_room(tmp_path):
-    with Served(tmp_path, "pneumonia-cxr", "--reserve", 10**9) as served:
+    with Served(tmp_path, FROZEN, "--reserve", 10**9) as served:
         check(served.predict(png()), errors.DiskLow, kept=False)
         assert served.get("/v1/predictions").json == {"predictions": [], "next": None}
 
 
 def test_before_the_golden_set_has_passed(tmp_path):
-    with Served(tmp_path, "pneumonia-cxr", wait=False) as served:
+    with Served(tmp_path, FROZEN, wait=False) as served:
         check(served.predict(png()), errors.NotReady, kept=False)
         check(served.get("/readyz"), errors.NotReady, kept=False)
         assert served.get("/healthz").json == {"status": "alive"}
@@ -261,11 +272,51 @@ def test_a_golden_set_that_differs(bundle, rewrite, tmp_path):
         assert served.get("/v1/station").json["code"] == "bundle-golden"
 
 
+def refused(served: Served, error: type[errors.MedimgEdgeError]) -> None:
+    """A bundle that does not answer here, once that was tried."""
+    while (reply := served.get("/readyz")).json["code"] == errors.NotReady.code:
+        time.sleep(0.1)
+    check(reply, error, kept=False)
+    check(served.predict(png()), error, kept=False)
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_a_bundle_that_nobody_vouches_for(signed, tmp_path, code):
+    bundle, signer = signed
+    FAULTS[code][0](bundle, signer)
+    (error,) = (each for each in STATUS if each.code == code)
+    words = ("--trusted", signer.trusted)
+    with Served(tmp_path / "kiosk", bundle, *words, unsigned=False, wait=False) as served:
+        refused(served, error)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error"),
+    [(hostile_networks.loops, errors.ModelRefused), (hostile_networks.works, errors.ModelDeadline)],
+)
+def test_a_model_that_would_never_end(mean_bundle, rewrite, tmp_path, nodes, error):
+    pytest.importorskip("onnx", reason="onnx, of the export extra, builds the network")
+    with Served(tmp_path / "kiosk", hostile(mean_bundle, rewrite, nodes), wait=False) as served:
+        refused(served, error)
+
+
+def test_images_that_the_model_was_not_made_for(screened, tmp_path):
+    with Served(tmp_path / "kiosk", with_golden_set(screened, png(picture()))) as served:
+        assert served.predict(png(picture())).status == 201
+        for draw, error in CASES:
+            told = check(served.predict(png(draw())), error, kept=True)
+            entry = served.get(f"/v1/predictions/{told['prediction']}").json
+            assert (entry["record"]["status"], entry["record"]["code"]) == ("rejected", error.code)
+            assert entry["record"]["measured"]["brightness"] > 0
+            assert "probability" not in json.dumps(entry)
+            assert served.get(f"/v1/predictions/{told['prediction']}/image").status == 200
+
+
 def test_pictures_that_are_not_kept(tmp_path):
-    with Served(tmp_path, "pneumonia-cxr") as served:
+    with Served(tmp_path, FROZEN) as served:
         made = served.predict(png()).json
         assert made["picture"]
-    with Served(tmp_path, "pneumonia-cxr") as served:
+    with Served(tmp_path, FROZEN) as served:
         path = f"/v1/predictions/{made['id']}"
         assert served.get(path).json == made | {"picture": False}
         for name in ("image", "heatmap", "samples"):
@@ -276,7 +327,7 @@ def test_without_the_token(tmp_path):
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
     right = {"Authorization": f"Bearer {TOKEN}"}
-    with Served(tmp_path / "kiosk", "pneumonia-cxr", "--token-file", file) as served:
+    with Served(tmp_path / "kiosk", FROZEN, "--token-file", file) as served:
         for headers in (
             {},
             {"Authorization": "Bearer of bad news"},

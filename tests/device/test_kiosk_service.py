@@ -22,10 +22,9 @@ import pytest
 
 from medimg_edge import Classifier
 from tests.device.kiosk_images import dicom, png
-from tests.device.serving import Reply, Served
+from tests.device.serving import FROZEN, Reply, Served
 
 ROOT = Path(__file__).parents[2]
-BUNDLE = "pneumonia-cxr"
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +34,13 @@ def inbox(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, inbox) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("kiosk"), BUNDLE, "--watch", inbox) as it:
+    with Served(tmp_path_factory.mktemp("kiosk"), FROZEN, "--watch", inbox) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(BUNDLE, profile=None)
+    return Classifier(FROZEN, profile=None)
 
 
 def form(data: bytes, name: str = "file") -> tuple[bytes, str]:
@@ -71,8 +70,8 @@ def test_an_answer_is_the_classifiers(served, classifier, make, sent):
     assert told["record"]["model"]["hash"] == classifier.bundle.hash
     assert told["input_sha256"] == hashlib.sha256(data).hexdigest()
     assert told["source"] == "upload"
-    point = classifier.points["PNEUMONIA"]
-    assert told["operating_points"]["PNEUMONIA"]["threshold"] == point.threshold
+    point = classifier.points["opacity"]
+    assert told["operating_points"]["opacity"]["threshold"] == point.threshold
     assert 0 < told["timings"]["answer_ms"] < 60_000
     assert served.get(reply.headers["Location"]).json == told
     assert b"MEYER" not in reply.body
@@ -231,11 +230,12 @@ def test_no_path_leads_out(served, path):
     assert served.request("POST", path + "/predictions").status in (404, 405)
 
 
-def test_what_watches_over_it(served):
+def test_what_watches_over_it(served, classifier):
     assert served.get("/healthz").json == {"status": "alive"}
     assert served.get("/readyz").json == {"status": "ready"}
     model = served.get("/v1/model").json["model"]
-    assert (model["name"], model["task"]) == (BUNDLE, "binary")
+    name = classifier.manifest.name
+    assert (model["name"], model["task"]) == (name, "binary")
     served.predict(png())
     served.predict(b"no image")
     text = served.get("/metrics").body.decode()
@@ -246,7 +246,7 @@ def test_what_watches_over_it(served):
         "medimg_edge_waiting 0.0",
         "medimg_edge_ready 1.0",
         'medimg_edge_http_requests_total{code="",method="POST",route="/v1/predictions",status="201"}',
-        f'name="{BUNDLE}"',
+        f'name="{name}"',
     ):
         assert line in text, text
 
@@ -291,7 +291,7 @@ def test_nothing_says_whose_an_image_is(served, inbox):
 
 
 def test_log_lines_as_json(tmp_path):
-    with Served(tmp_path, BUNDLE, "--log-format", "json") as served:
+    with Served(tmp_path, FROZEN, "--log-format", "json") as served:
         served.predict(png())
         served.predict(b"no image")
         served.get("/nothing?MEYER")
@@ -311,9 +311,9 @@ def test_log_lines_as_json(tmp_path):
 
 def test_images_are_kept_where_it_is_told(tmp_path):
     data = dicom()
-    with Served(tmp_path, BUNDLE, "--keep-images", 1) as served:
+    with Served(tmp_path, FROZEN, "--keep-images", 1) as served:
         told = served.predict(data).json
-    with Served(tmp_path, BUNDLE, "--keep-images", 1) as served:
+    with Served(tmp_path, FROZEN, "--keep-images", 1) as served:
         path = f"/v1/predictions/{told['id']}"
         assert served.get(path).json["picture"]
         assert served.get(f"{path}/heatmap").status == 200
@@ -324,7 +324,7 @@ def test_images_are_kept_where_it_is_told(tmp_path):
 
 def test_old_images_are_removed_also_where_the_disk_is_full(tmp_path):
     """And the record's own retention fails: nothing of it can be written."""
-    with Served(tmp_path, BUNDLE, "--keep-images", 1) as served:
+    with Served(tmp_path, FROZEN, "--keep-images", 1) as served:
         served.predict(png())
     for path in (tmp_path / "data" / "pictures").iterdir():
         os.utime(path, (0, 0))
@@ -334,7 +334,7 @@ def test_old_images_are_removed_also_where_the_disk_is_full(tmp_path):
         resource.setrlimit(limit, (2**20, resource.RLIM_INFINITY))
 
     words = ("--keep-images", 1, "--keep-records", 1)
-    with Served(tmp_path, BUNDLE, *words, preexec=full):
+    with Served(tmp_path, FROZEN, *words, preexec=full):
         assert list((tmp_path / "data" / "pictures").iterdir()) == []
 
 
@@ -343,7 +343,7 @@ def test_images_of_the_inbox_take_their_room_too(tmp_path):
     folder.mkdir()
     for number in range(24):
         (folder / f"{number}.png").write_bytes(png() + bytes(19 * 10**6))
-    with Served(tmp_path / "kiosk", BUNDLE, "--watch", folder) as served:
+    with Served(tmp_path / "kiosk", FROZEN, "--watch", folder) as served:
         time.sleep(1)
         paths = [
             f"/v1/inbox/{each['id']}/predictions" for each in served.get("/v1/inbox").json["items"]
@@ -364,7 +364,7 @@ def test_a_machine_that_stands_still_blames_no_image(tmp_path):
         for each in range(12)
     ]
     with (
-        Served(tmp_path, BUNDLE, "--answer-seconds", 1) as served,
+        Served(tmp_path, FROZEN, "--answer-seconds", 1) as served,
         ThreadPoolExecutor(8) as threads,
     ):
         for _ in range(3):
@@ -378,7 +378,7 @@ def test_a_machine_that_stands_still_blames_no_image(tmp_path):
 
 def test_images_that_were_given_up_are_not_held(tmp_path):
     data = os.urandom(19 * 10**6)
-    with Served(tmp_path, BUNDLE, "--answer-seconds", 1) as served:
+    with Served(tmp_path, FROZEN, "--answer-seconds", 1) as served:
 
         def resident() -> int:
             status = Path(f"/proc/{served.process.pid}/status").read_text()
@@ -394,19 +394,19 @@ def test_images_that_were_given_up_are_not_held(tmp_path):
 
 def test_a_stop_lets_requests_end(tmp_path):
     """SIGTERM under load: whoever was heard has an answer, and the record holds it."""
-    with Served(tmp_path, BUNDLE) as served, ThreadPoolExecutor(8) as threads:
+    with Served(tmp_path, FROZEN) as served, ThreadPoolExecutor(8) as threads:
         replies = [threads.submit(served.predict, png()) for _ in range(60)]
         time.sleep(0.15)
         assert served.end() == 0
         answered = [each.result().json["id"] for each in replies if not each.exception()]
-    with Served(tmp_path, BUNDLE) as served:
+    with Served(tmp_path, FROZEN) as served:
         for each in answered:
             assert served.get(f"/v1/predictions/{each}").status == 200
     assert answered
 
 
 def test_ctrl_c(tmp_path):
-    served = Served(tmp_path, BUNDLE)
+    served = Served(tmp_path, FROZEN)
     assert served.end(signal.SIGINT) == 130
 
 
@@ -421,13 +421,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "said"), REFUSED)
 def test_it_does_not_start(command, tmp_path, words, said):
-    done = command("serve", BUNDLE, "--data", tmp_path, *words)
+    done = command("serve", FROZEN, "--data", tmp_path, *words)
     assert done.returncode in (1, 2)
     assert said in done.stderr
 
 
 def test_one_service_for_a_folder(served, command):
-    done = command("serve", BUNDLE, "--data", served.folder / "data", "--port", 0)
+    done = command("serve", FROZEN, "--data", served.folder / "data", "--port", 0)
     assert done.returncode == 1
     assert "error [write]" in done.stderr
 

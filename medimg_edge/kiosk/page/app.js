@@ -1,6 +1,7 @@
 // The page of the station: what is shown when, and what follows on what.
 
 import * as dialogs from "./dialogs.js";
+import { renderDrift } from "./drift.js";
 import { byId, make, say } from "./elements.js";
 import { fromItem, Intake } from "./intake.js";
 import { History, Inbox } from "./lists.js";
@@ -137,6 +138,7 @@ function stationChanged({ state, told, facts }) {
   const hasChanged = dataset.state !== state || dataset.model !== hash;
   dataset.state = state;
   dataset.model = hash;
+  renderDrift(state === "ready" ? told.drift : null);
   if (state === "sign-in") {
     dialogs.askToken(() => watch.look());
     renderStation();
@@ -193,6 +195,7 @@ function translate() {
   }
   renderTheme();
   renderStation();
+  renderDrift(watch.state === "ready" ? watch.told?.drift : null);
   intake.render();
   history.render();
   inbox.render();
