@@ -36,7 +36,7 @@ MEMORY_BYTES = 2 * 2**30
 """That the process may take, beyond what Python and our own modules have."""
 
 ANSWER_SECONDS = 5.0
-"""For one golden input: the slowest network that is fit for a device takes less than one."""
+"""For one golden input. A network that needs longer on a machine is of no use on it."""
 
 ARTIFACT_SECONDS = 10.0
 LEAST_SECONDS = 60.0

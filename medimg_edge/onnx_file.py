@@ -74,6 +74,9 @@ class _Message(NamedTuple):
     refused: dict[int, str] | None = None
 
 
+MOST_FIELDS = 1_000_000
+"""Of a file's messages; 8,000 of 300 operators. So many take 100 MB to be looked at."""
+
 Span = tuple[int, int]
 _VARINT, _EIGHT, _TEXT, _FOUR = 0, 1, 2, 5
 
@@ -242,6 +245,7 @@ def read(model: bytes) -> OnnxFile:
 class _Reader:
     def __init__(self, model: bytes) -> None:
         self._data = model
+        self._seen = 0
         self._attributes: dict[bytes, tuple[str, Value]] = {}
 
     def file(self) -> OnnxFile:
@@ -259,10 +263,13 @@ class _Reader:
             [self._port(each) for each in graph.get("output", ())],
         )
 
-    def fields(self, at: int, end: int) -> list[tuple[int, int, int]]:
+    def _fields(self, at: int, end: int) -> list[tuple[int, int, int]]:
         """(number << 3 | wire type, value, -1), or from where to where of what has a length."""
         data, found = self._data, []
+        most = MOST_FIELDS - self._seen
         while at < end:
+            if len(found) > most:
+                raise refused(f"it has more than {MOST_FIELDS} fields")
             key = data[at]
             at += 1
             if key > 127:
@@ -287,6 +294,7 @@ class _Reader:
             found.append((key, at, at := at + length))
         if at != end:
             raise _damaged()
+        self._seen += len(found)
         return found
 
     def _varint(self, at: int) -> tuple[int, int]:
@@ -303,7 +311,7 @@ class _Reader:
 
     def _parts(self, message: _Message, span: Span) -> dict[str, list[Span]]:
         names, found = message.fields, {}
-        for key, start, end in self.fields(*span):
+        for key, start, end in self._fields(*span):
             name = names.get(key)
             if name is None:
                 raise _unknown(message, key)
@@ -332,9 +340,11 @@ class _Reader:
                 found.append(_signed(value))
                 continue
             at = value
-            while at < end:
+            while at < end and len(found) <= MOST_KNOWN:
                 each, at = self._varint(at)
                 found.append(_signed(each))
+            if len(found) > MOST_KNOWN:
+                raise refused(f"it has more than {MOST_KNOWN} numbers in a row")
             if at != end:
                 raise _damaged()
         return found

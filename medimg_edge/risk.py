@@ -111,8 +111,8 @@ def _has(manifest: Manifest, truth: NDArray, column: int) -> NDArray[np.bool_]:
 
 
 def _single(found: Bounds) -> Bounds:
-    present, absent = np.float32(found).tolist()
-    return present, absent
+    present, absent = found
+    return float(np.float32(present)), float(np.float32(absent))
 
 
 def _above(p: float) -> float:

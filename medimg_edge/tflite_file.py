@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg_edge.errors import ModelLoad
-from medimg_edge.network_size import Shape, refused
+from medimg_edge.network_size import OPERATORS, Shape, refused
 
 FLOAT32, INT32, UINT8, INT64 = 0, 2, 3, 4
 BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2}
@@ -23,7 +23,11 @@ BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16
 MOST_KNOWN = 256
 """Values of a constant that decide about shapes; longer ones are weights."""
 
-MOST_TENSORS = 100_000
+MOST_TABLES = 50_000
+MOST_NUMBERS = 1000
+MOST_LETTERS = 10_000
+"""Of a list in the file, which many others may share: what is looked at stays in proportion."""
+
 _KNOWN = {INT32: "<i4", INT64: "<i8"}
 _OPEN = -1
 
@@ -105,6 +109,7 @@ class Table:
     def tables(self, field: int) -> list[Table]:
         """Tables that it refers to, one by one."""
         start, count = self._vector(field, 4)
+        _require_few(count, MOST_TABLES)
         return [
             Table(self._data, self._referred(place)) for place in range(start, start + 4 * count, 4)
         ]
@@ -117,11 +122,13 @@ class Table:
     def numbers(self, field: int, form: str = "i") -> tuple[int, ...]:
         """Whole numbers, one by one."""
         start, count = self._vector(field, struct.calcsize(f"<{form}"))
+        _require_few(count, MOST_NUMBERS)
         return struct.unpack_from(f"<{count}{form}", self._data, start) if count else ()
 
     def text(self, field: int) -> str:
         """A word; flatbuffers end them with a zero."""
         start, end = self.span(field)
+        _require_few(end - start, MOST_LETTERS)
         if start and self._data[end] != 0:
             raise _damaged()
         return self._data[start:end].decode()
@@ -174,11 +181,10 @@ def _file(data: bytes) -> TfliteFile:
     codes = [_builtin(each) for each in model.tables(1)]
     buffers = [_buffer(each, len(data)) for each in model.tables(4)]
     _require_metadata(model, len(buffers))
-    tables = graph.tables(0)
-    if len(tables) > MOST_TENSORS:
-        raise refused(f"it has {len(tables)} tensors")
-    tensors = [_tensor(each, buffers, data) for each in tables]
-    operators = [_operator(each, codes, len(tensors)) for each in graph.tables(3)]
+    tensors = [_tensor(each, buffers, data) for each in graph.tables(0)]
+    steps = graph.tables(3)
+    _require_few(len(steps), OPERATORS)
+    operators = [_operator(each, codes, len(tensors)) for each in steps]
     inputs, outputs = _signature(model, graph, len(tensors))
     return TfliteFile(tensors, operators, inputs, outputs)
 
@@ -250,8 +256,8 @@ def _require_quantization(table: Table | None, shape: Shape, name: str) -> None:
         raise refused(f"its tensor {name!r} is quantized in a way of its own")
     for field in (0, 1):
         table.span(field, 4)
-    start, end = table.span(2, 4)
-    scales, zeros, axis = (end - start) // 4, len(table.numbers(3, "q")), table.number(6)
+    (start, end), (first, last) = table.span(2, 4), table.span(3, 8)
+    scales, zeros, axis = (end - start) // 4, (last - first) // 8, table.number(6)
     channels = shape[axis] if 0 <= axis < len(shape) else 1
     if scales not in (0, 1, channels) or zeros not in (0, 1, scales):
         raise refused(
@@ -293,6 +299,11 @@ def _signature(model: Table, graph: Table, tensors: int) -> tuple[dict[str, int]
             raise refused("its signature names other tensors than its graph takes and returns")
         found.append(named)
     return found[0], found[1]
+
+
+def _require_few(count: int, most: int) -> None:
+    if count > most:
+        raise refused(f"it has a list of {count}, and {most} are accepted")
 
 
 def _damaged() -> ModelLoad:

@@ -428,7 +428,7 @@ def changed_tflite(model: bytes, change: Callable[[Unpacked], object]) -> bytes:
 def _code(model: Unpacked, builtin: int, custom: bytes | None = None) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
-    code = schema.OperatorCodeT()
+    code: Any = schema.OperatorCodeT()
     code.deprecatedBuiltinCode, code.builtinCode = min(builtin, 127), builtin
     code.customCode, code.version = custom, 1
     model.operatorCodes.append(code)
@@ -448,10 +448,10 @@ def _appended(
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
-    tensor = schema.TensorT()
+    tensor: Any = schema.TensorT()
     tensor.shape, tensor.type, tensor.buffer, tensor.name = shape, 0, 0, b"made"
     graph.tensors.append(tensor)
-    operator = schema.OperatorT()
+    operator: Any = schema.OperatorT()
     operator.opcodeIndex = _code(model, builtin)
     operator.inputs, operator.outputs = inputs, [len(graph.tensors) - 1]
     if options is not None:
@@ -466,10 +466,10 @@ def _held(model: Unpacked, values: np.ndarray) -> int:
     """The number of a new constant."""
     from ai_edge_litert import schema_py_generated as schema
 
-    buffer = schema.BufferT()
+    buffer: Any = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
-    tensor = schema.TensorT()
+    tensor: Any = schema.TensorT()
     tensor.shape, tensor.name = list(values.shape), b"held"
     tensor.type = {"f": 0, "i": 2}[values.dtype.kind]
     tensor.buffer = len(model.buffers) - 1
@@ -568,6 +568,12 @@ def _filled_tflite(model: Unpacked) -> None:
     _appended(model, 94, [sides, number], [46341, 46341], schema.FillOptionsT())
 
 
+def _shared(model: Unpacked) -> None:
+    """A list of a million inputs."""
+    operator = model.subgraphs[0].operators[2]
+    operator.inputs = np.resize(operator.inputs, 2**20)
+
+
 def _resized_tflite(model: Unpacked) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
@@ -602,6 +608,7 @@ REFUSED_TFLITE: dict[str, tuple[Callable[[Unpacked], object], str]] = {
     "broadcast": (broadcast_tflite, MEMORY),
     "broadcast that is said to be small": (_broadcast_said_to_be_small, "the file says"),
     "a filled tensor": (_filled_tflite, MEMORY),
+    "a million inputs": (_shared, "list of 1048576"),
     "a resized image": (_resized_tflite, f"{MEMORY}|{WORK}"),
     "an outer product": (_outer_tflite, MEMORY),
 }

@@ -10,7 +10,7 @@ from medimg_edge import golden, models
 from medimg_edge.bundle import Bundle, find, shipped
 from medimg_edge.errors import BundleMissing
 
-MAX_BYTES = 9_000_000
+MAX_BYTES = 10_500_000
 
 
 @pytest.fixture(scope="module")

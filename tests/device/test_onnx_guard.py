@@ -12,6 +12,7 @@ from msgspec import structs
 from medimg_edge import onnx_file, onnx_guard, onnx_sizes
 from medimg_edge.bundle import Bundle, shipped
 from medimg_edge.errors import ModelError, ModelLoad, ModelRefused
+from medimg_edge.machine import peak_memory
 from medimg_edge.manifest import Input, Output
 from tests.device import hostile_models as hostile
 
@@ -200,7 +201,8 @@ def test_shapes_are_those_that_onnx_runtime_makes(case):
         if case[0] not in NEWER:
             raise
         pytest.skip("this ONNX Runtime does not have the operator")
-    expected = [np.shape(each) for each in session.run(None, given)]
+    answers: Any = session.run(None, given)
+    expected = [np.shape(each) for each in answers]
     file = onnx_file.read(data)
     known = onnx_sizes._Known({name: each.shape for name, each in given.items()}, {}, set())
     for each in file.tensors:
@@ -400,6 +402,27 @@ def test_what_readers_may_understand_in_two_ways(model, says):
 def test_damaged_protobuf(data):
     with pytest.raises(ModelLoad, match="not ONNX"):
         onnx_file.read(data)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        field(7, field(1, b"") * 5_000_000),
+        field(7, field(1, field(1, b"") * 5_000_000)),
+        field(7, field(1, field(5, field(20, 7) + field(8, b"\1" * 20_000_000)))),
+        field(7, field(5, field(2, 1) + field(1, b"\1" * 20_000_000))),
+        field(14, b"") * 5_000_000,
+    ],
+    ids=["operators", "inputs", "attribute", "shape", "metadata"],
+)
+def test_a_large_file_is_not_larger_in_memory(model):
+    """20 MB that would be gigabytes of Python's objects."""
+    before, started = peak_memory(), time.monotonic()
+    with pytest.raises(ModelRefused, match="more than"):
+        onnx_file.read(model)
+    assert time.monotonic() - started < 5
+    if before is not None:
+        assert (peak_memory() or 0) - before < 2**28
 
 
 def test_typed_data_are_counted(mean):

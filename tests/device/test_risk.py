@@ -61,7 +61,7 @@ def test_decisions_and_possible_labels_agree():
                 ),
             )
             for p in np.linspace(0, 1, 101, dtype=np.float32):
-                possible = of.possible(np.array([p]))
+                possible = of.possible(np.array([p], np.float32))
                 decision = decide(float(p), point)
                 assert possible
                 assert (
@@ -77,11 +77,14 @@ def test_decisions_and_possible_labels_agree():
 def test_several_classes():
     found = manifest(task="multiclass", labels=("a", "b", "c"))
     of = Risk(0.1, found, {"a": (0.5, 1.0), "b": (0.2, 1.0), "c": (0.4, 1.0)})
-    assert of.possible(np.array([0.6, 0.1, 0.3])) == ("a",)
-    assert of.possible(np.array([0.5, 0.3, 0.2])) == ("a", "b")
-    assert of.possible(np.array([0.45, 0.15, 0.39])) == ("a", "b", "c")
+    assert of.possible(np.array([0.6, 0.1, 0.3], np.float32)) == ("a",)
+    assert of.possible(np.array([0.5, 0.3, 0.2], np.float32)) == ("a", "b")
+    assert of.possible(np.array([0.45, 0.15, 0.39], np.float32)) == ("a", "b", "c")
     labels = manifest(task="multilabel", labels=("a", "b"))
-    assert Risk(0.1, labels, {"a": (0.5, 0.2), "b": (0.5, 0.2)}).possible(np.ones(2)) is None
+    assert (
+        Risk(0.1, labels, {"a": (0.5, 0.2), "b": (0.5, 0.2)}).possible(np.ones(2, np.float32))
+        is None
+    )
 
 
 def test_fit_knows_each_task():

@@ -316,6 +316,7 @@ class TestFolder:
             f"{CLINIC.public.fingerprint} {MAKER.public.fingerprint}",
             "clinic",
         ],
+        ids=("a key", "cut", "padded", "lower", "bare", "two", "a name"),  # keys differ each time
     )
     def test_a_line_that_withdraws_nothing_is_told(self, keys, line):
         """Whoever wrote it meant a key, which must not stay trusted."""
