@@ -35,7 +35,7 @@ from medimg_edge.errors import MedimgEdgeError
 from medimg_edge.image import Image
 from medimg_edge.reader import Source, read_frames, read_image
 from medimg_edge.record import Failure
-from medimg_edge.risk import RISKS, bounds
+from medimg_edge.risk import RISKS, bounds, key
 
 PHOTOS = (
     *("astronaut", "brick", "camera", "cell", "chelsea", "clock_motion", "coffee", "coins"),
@@ -204,10 +204,13 @@ def _negative(path: Path) -> NDArray[np.uint8]:
 def _risk(bundle: str, chests: Path) -> Iterator[str]:
     """Coverage and what is referred, of each class."""
     tables = {split: Table.of(bundle, chests, split) for split in ("val", "test")}
+    manifest = Bundle.open(bundle).manifest
+    assert isinstance(manifest.risks, dict)
+    ((_, own),) = manifest.risks[manifest.default_artifact].items()
     rows = []
     for risk in RISKS:
         folds = np.array([*_folds(tables["val"], risk)])
-        whole = tables["test"].under(bounds(tables["val"].by_class, risk))
+        whole = tables["test"].under(own[key(risk)])
         rows.append(
             (
                 f"{risk:g}",
@@ -268,14 +271,16 @@ class Table:
         return Table(self.y[mask], self.p[mask], self.groups[mask])
 
     def under(self, found: tuple[float, float]) -> tuple[float, float, float, float]:
-        """Coverage of negatives and positives, the share referred, and right of the answered."""
+        """Coverage of negatives and positives, the share referred, and right of the answered.
+
+        An image of which neither label is possible is referred, and does not count as covered.
+        """
         present, absent = self.p >= found[0], self.p <= found[1]
         referred = present == absent
         right = (present == self.y)[~referred]
-        empty = ~present & ~absent  # both are told then
         return (
-            float((absent | empty)[~self.y].mean()),
-            float((present | empty)[self.y].mean()),
+            float(absent[~self.y].mean()),
+            float(present[self.y].mean()),
             float(referred.mean()),
             float(right.mean()),
         )
@@ -287,12 +292,7 @@ def _folds(of: Table, risk: float) -> Iterator[tuple[float, float]]:
     for _ in range(FOLDS):
         half = generator.permutation(patients)[: len(patients) // 2]
         fitted = np.isin(of.groups, half)
-        present, absent = bounds(of.rows(fitted).by_class, risk)
-        other = of.rows(~fitted)
-        yield (
-            float((other.p <= absent)[~other.y].mean()),
-            float((other.p >= present)[other.y].mean()),
-        )
+        yield of.rows(~fitted).under(bounds(of.rows(fitted).by_class, risk))[:2]
 
 
 if __name__ == "__main__":

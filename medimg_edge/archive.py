@@ -64,7 +64,7 @@ def unpack(source: Path, folder: Path, progress: Progress | None = None) -> None
     rest. Raises BundleMissing, ArchiveInvalid (zip), FilesDiffer (folder), ManifestInvalid,
     SchemaUnknown, RevisionUnknown; OSError where the folder cannot be written.
     """
-    if source.is_dir():
+    if os.path.isdir(source):
         _write(_of_folder(source), folder, progress, FilesDiffer)
         return
     with _opened(source) as (file, size):
@@ -288,7 +288,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     if not os.path.lexists(path):
         raise BundleMissing(f"There is no {path}. Give a .zip of `medimg-edge pack`, or a bundle.")
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ArchiveInvalid("It is no regular file.")
         with _reading():
             file = path.open("rb")

@@ -232,7 +232,7 @@ def _of_rows(rows: list[dict[str, Any]]) -> Seen | None:
         model=Model(name, version, first["model_hash"]) if first["model_hash"] else None,
         artifact=first["artifact"] or None,
         adapted=bool(first["profile"]),
-        decided=not first["profile"],
+        decided=not (first["profile"] or first.get("risk")),
         findings=tuple(
             Finding(row["label"].removeprefix("'"), float(row["probability"]), row["decision"])
             for row in rows

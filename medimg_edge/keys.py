@@ -101,8 +101,7 @@ def revoke(key: str, folder: Path | None) -> str:
 
     Raises KeyInvalid, WriteError.
     """
-    file = Path(key)
-    found = read_key(file).fingerprint if file.is_file() else trust.fingerprint(key)
+    found = read_key(Path(key)).fingerprint if os.path.isfile(key) else trust.fingerprint(key)
     place = _made(folder)
     known = Trust.load(place).revoked
     if found not in known:

@@ -6,6 +6,7 @@ they are never written anew.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +16,9 @@ from medimg_edge.errors import ManifestInvalid, RevisionUnknown, SchemaUnknown
 SCHEMA = 1
 PREPROCESSING_REVISION = 1
 """The pixel behaviour of ``preprocess.py``. Any change that alters one pixel raises it."""
+
+MAX_IMAGES = 10**9
+"""Of a reference."""
 
 Task = Literal["binary", "multiclass", "multilabel"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -355,10 +359,75 @@ def _check(manifest: Manifest) -> None:
             or all(set(points) == set(findings) for points in manifest.decision.values()),
             f"decision does not name exactly the labels {', '.join(findings)}",
         ),
+        *_rules_of_screening(manifest),
+        *_rules_of_risks(manifest),
+        *_rules_of_reference(manifest),
     ]
     for holds, problem in rules:
         if not holds:
             raise ManifestInvalid(f"manifest.json contradicts itself: {problem}.")
+
+
+def _rules_of_screening(manifest: Manifest) -> Iterator[tuple[bool, str]]:
+    if manifest.screening is msgspec.UNSET or manifest.screening.novelty is None:
+        return
+    output = manifest.outputs.get("embedding")
+    yield (
+        output is not None and output.shape[-1:] not in ((), (None,)),
+        "screening.novelty needs an output 'embedding' of a known length",
+    )
+
+
+def _rules_of_risks(manifest: Manifest) -> Iterator[tuple[bool, str]]:
+    found = {} if manifest.risks is msgspec.UNSET else manifest.risks
+    for artifact, by_label in found.items():
+        yield (
+            set(by_label) == set(manifest.findings),
+            f"risks of {artifact} does not name exactly the labels {', '.join(manifest.findings)}",
+        )
+        risks = {tuple(sorted(each)) for each in by_label.values()}
+        yield (
+            len(risks) == 1 and risks != {()},
+            f"risks of {artifact} are none, or not the same for every label",
+        )
+        yield (
+            all(_is_share(each) for of in risks for each in of),
+            f"risks of {artifact} are not numbers between 0 and 1, in their shortest form",
+        )
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1 and f"{float(text):g}" == text
+    except ValueError:
+        return False
+
+
+def _rules_of_reference(manifest: Manifest) -> Iterator[tuple[bool, str]]:
+    found = {} if manifest.reference is msgspec.UNSET else manifest.reference
+    for artifact, each in found.items():
+        counts = [
+            *(of.counts for of in each.numbers.values()),
+            *(tuple(of.values()) for of in each.decisions.values()),
+            tuple(each.codes.values()),
+        ]
+        yield (
+            each.images <= MAX_IMAGES and all(sum(of) <= each.images for of in counts),
+            f"reference of {artifact} counts more images than there are",
+        )
+        yield (
+            set(each.decisions) <= set(manifest.findings),
+            f"reference of {artifact} has decisions on labels that have no probability",
+        )
+        yield (
+            all(map(_is_histogram, each.numbers.values())),
+            f"reference of {artifact} has numbers whose edges are not in order around the counts",
+        )
+
+
+def _is_histogram(found: Histogram) -> bool:
+    edges = found.edges
+    return len(edges) == len(found.counts) + 1 > 1 and list(edges) == sorted(edges)
 
 
 def _fits(name: str, output: Output, findings: int) -> bool:

@@ -18,6 +18,7 @@ float32; D is the length of the embedding, C the number of logits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from medimg_edge.errors import ManifestInvalid
 from medimg_edge.manifest import Novelty, Task
 
 NEIGHBOURS = 10
+MOST_AXES = 2
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -57,17 +59,9 @@ class Detector:
 
     def __init__(self, bundle: Bundle, spec: Novelty, artifact: str) -> None:
         arrays = {
-            name: np.frombuffer(bundle.read(file), "<f4").astype(np.float32)
+            name: numbers(bundle, file, spec.shapes.get(name, ()), "screening.novelty")
             for name, file in spec.arrays.items()
         }
-        for name, values in arrays.items():
-            shape = spec.shapes.get(name, ())
-            if values.size != int(np.prod(shape)) or not np.isfinite(values).all():
-                raise ManifestInvalid(
-                    f"screening.novelty: {spec.arrays[name]} does not hold finite numbers of the "
-                    f"shape {tuple(shape)}. Export the bundle anew."
-                )
-            arrays[name] = values.reshape(shape)
         depth = bundle.manifest.outputs["embedding"].shape[1]
         self._distance = method(spec.method, arrays, bundle.manifest.task, depth)
         self._limit = spec.limit[artifact]
@@ -75,6 +69,19 @@ class Detector:
     def novelty(self, embedding: NDArray[np.float32]) -> float:
         """float32 (D,) -> how far beyond the limit it is, whose value is 1; see ``relative``."""
         return relative(self._distance(embedding), self._limit)
+
+
+def numbers(bundle: Bundle, file: str, shape: tuple[int, ...], part: str) -> NDArray[np.float32]:
+    """An array that a part of the manifest names. Raises FilesDiffer, ManifestInvalid."""
+    data = bundle.read(file)
+    fits = 1 <= len(shape) <= MOST_AXES and 0 < len(data) == 4 * math.prod(shape)
+    values = np.frombuffer(data, "<f4").astype(np.float32) if fits else None
+    if values is None or not np.isfinite(values).all():
+        raise ManifestInvalid(
+            f"{part}: {file} does not hold finite numbers of the shape {shape}. Export the bundle "
+            "anew."
+        )
+    return values.reshape(shape)
 
 
 def relative(distance: float, limit: float) -> float:
@@ -97,6 +104,8 @@ def method(name: str, arrays: Arrays, task: Task, depth: int | None) -> Method:
                 raise ManifestInvalid(f"screening.novelty: {array} does not fit the other arrays.")
     if "V" in sizes and sizes["V"] != sizes["K"] + 1:
         raise ManifestInvalid("screening.novelty: variances does not fit basis.")
+    if "V" in sizes and not (arrays["variances"] > 0).all():
+        raise ManifestInvalid("screening.novelty: not all variances are above 0.")
     if name == "mahalanobis":
         return _Mahalanobis(arrays)
     if name == "knn":

@@ -14,7 +14,7 @@ from medimg_edge.record import Model, Told, encode
 
 CSV_COLUMNS = (
     *("input", "status", "label", "probability", "decision", "artifact", "elapsed_ms"),
-    *("model", "model_hash", "code", "message", "warnings", "profile", "frame", "frames"),
+    *("model", "model_hash", "code", "message", "warnings", "profile", "risk", "frame", "frames"),
 )
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\n"
 
@@ -30,6 +30,7 @@ class Origin(NamedTuple):
     model: str
     artifact: str
     profile: str | None
+    risk: float | None = None
 
 
 class Recorded(NamedTuple):
@@ -142,6 +143,7 @@ class _Known(msgspec.Struct):
     artifact: str | None = None
     model: Model | None = None
     profile: str | None = None
+    risk: float | None = None
     frame: int | None = None
     frames: int | None = None
 
@@ -151,14 +153,15 @@ class _Known(msgspec.Struct):
             return None
         if self.model is None or self.artifact is None:
             raise ValueError("an answer that does not say by what model")
-        return Origin(self.model.hash, self.artifact, self.profile)
+        return Origin(self.model.hash, self.artifact, self.profile, self.risk)
 
 
 def _origin(row: list[str]) -> Origin | None:
     cells = dict(zip(CSV_COLUMNS, row, strict=True))
     if cells["status"] != "ok":
         return None
-    return Origin(cells["model_hash"], cells["artifact"], cells["profile"] or None)
+    risk = float(cells["risk"]) if cells["risk"] else None
+    return Origin(cells["model_hash"], cells["artifact"], cells["profile"] or None, risk)
 
 
 def _rows(record: Told) -> list[dict[str, object]]:
@@ -185,6 +188,7 @@ def _rows(record: Told) -> list[dict[str, object]]:
         "model_hash": record.model.hash,
         "warnings": "; ".join(record.warnings),
         "profile": record.profile or "",
+        "risk": "" if record.risk is None else record.risk,
     }
     return [
         {

@@ -167,4 +167,5 @@ def _alone(each: Recorded, before: Recorded | None) -> int | None:
 def _told(origin: Origin | None) -> str:
     assert origin is not None
     profile = f" with the profile {origin.profile[:16]}" if origin.profile else ""
-    return f"{origin.artifact} of the bundle {origin.model[:16]}{profile}"
+    risk = f" at a risk of {origin.risk:g}" if origin.risk is not None else ""
+    return f"{origin.artifact} of the bundle {origin.model[:16]}{profile}{risk}"

@@ -25,11 +25,11 @@ Bounds = tuple[float, float]
 
 
 class Risk:
-    """What is possible under one risk. ``bounds`` by label, in the order of the findings."""
+    """What is possible under one risk. ``bounds`` by label, of every finding."""
 
     def __init__(self, risk: float, manifest: Manifest, bounds: Mapping[str, Bounds]) -> None:
         self.risk = risk
-        self.bounds = {label: _single(each) for label, each in bounds.items()}
+        self.bounds = {label: _single(bounds[label]) for label in manifest.findings}
         self._labels, self._task = manifest.labels, manifest.task
 
     @classmethod

@@ -17,13 +17,12 @@ from medimg_edge.errors import (
     Cropped,
     Inverted,
     LowContrast,
-    ManifestInvalid,
     NotLikeTraining,
     Rejected,
 )
 from medimg_edge.image import Image
 from medimg_edge.manifest import Polarity
-from medimg_edge.novelty import Detector
+from medimg_edge.novelty import Detector, numbers
 from medimg_edge.preprocess import Area, filled_area
 from medimg_edge.record import Measured
 
@@ -143,13 +142,8 @@ class Upright:
     @classmethod
     def read(cls, bundle: Bundle, spec: Polarity) -> Upright:
         """Raises FilesDiffer, ManifestInvalid."""
-        weights = np.frombuffer(bundle.read(spec.weights), "<f4").astype(np.float32)
-        if weights.size != spec.side**2 or not np.isfinite(weights).all():
-            raise ManifestInvalid(
-                f"screening.polarity: {spec.weights} does not hold {spec.side} x {spec.side} "
-                "finite numbers. Export the bundle anew."
-            )
-        return cls(weights.reshape(spec.side, spec.side), spec.limit)
+        shape = spec.side, spec.side
+        return cls(numbers(bundle, spec.weights, shape, "screening.polarity"), spec.limit)
 
     def score(self, pixels: NDArray[np.uint8]) -> float:
         """uint8 (H, W, C) -> positive as the training images are, negative for their negatives."""
@@ -182,7 +176,8 @@ def looks(pixels: NDArray[np.uint8]) -> Measured:
 def grey_levels(image: Image) -> float:
     """How many lie between the 1st and the 99th percentile of (F, H, W, C), of a sample.
 
-    In the units of the file: grey levels, or Hounsfield units.
+    In the units of the file: grey levels, or Hounsfield units. Of floats in a unit that is larger
+    than a level, such as 0 to 1, those that are there.
     """
     rows, columns = image.size
     down, across = max(1, rows // _SAMPLES), max(1, columns // _SAMPLES)
@@ -190,7 +185,10 @@ def grey_levels(image: Image) -> float:
     last = values.size - 1
     low, high = round(0.01 * last), round(0.99 * last)
     ordered = np.partition(values, (low, high))
-    return float(ordered[high]) - float(ordered[low])
+    levels = float(ordered[high]) - float(ordered[low])
+    if levels < MIN_LEVELS and values.dtype.kind == "f":
+        return max(levels, float(len(np.unique(ordered[low : high + 1])) - 1))
+    return levels
 
 
 def content(pixels: NDArray[np.uint8], filled: Area) -> float:

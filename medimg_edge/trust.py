@@ -76,15 +76,16 @@ class Trust:
         if named is None:
             return cls(release, frozenset())
         try:
-            files = sorted(each for each in named.iterdir() if each.suffix == ".pub")
+            every = sorted(named.iterdir())
         except OSError as error:
-            if folder is None and isinstance(error, FileNotFoundError):
+            if folder is None and _is_absent(named, error):
                 return cls(release, frozenset())
             raise KeyInvalid(
                 f"{named} is no folder of keys that can be read: {error.strerror}. Make it, and "
                 "put NAME.pub files in."
             ) from error
-        keys = {each.stem: read_key(each) for each in files}
+        _require_no_other_list(every)
+        keys = {each.stem: read_key(each) for each in every if each.suffix == ".pub"}
         if keys.get(RELEASE_NAME) not in (None, release.get(RELEASE_NAME)):
             raise KeyInvalid(
                 f"{named / RELEASE_NAME}.pub has the name of the key of releases, and is another "
@@ -155,7 +156,7 @@ def doubt(bundle: Bundle) -> str | None:
     known = (models.FOLDER, *((home / "bundles",) if home else ()))
     if any(bundle.path.resolve().is_relative_to(each.resolve()) for each in known):
         keys = default_folder()
-        if keys is not None and (keys / REVOKED).exists():
+        if keys is not None and any(_revoked(keys / REVOKED)):
             require(bundle, Trust.load(), allow_unsigned=True)
         return None
     name = bundle.manifest.name
@@ -246,18 +247,33 @@ def fingerprint(text: str) -> str:
     return text
 
 
+def _require_no_other_list(files: list[Path]) -> None:
+    """Some editors add an ending, and a key that was withdrawn in such a file must not be used."""
+    for each in files:
+        if each.name != REVOKED and each.name.casefold() in (REVOKED, f"{REVOKED}.txt"):
+            raise KeyInvalid(f"{each} is not read: call it {REVOKED}, without an ending.")
+
+
 def _revoked(path: Path) -> Iterator[str]:
     """A line that is none is refused: a key that was meant must not stay trusted."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_REVOKED_BYTES + 1)
         text = data.decode()
-    except FileNotFoundError:
-        return
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyInvalid(f"{path} cannot be read: {error}.") from error
+        if _is_absent(path, error):
+            return
+        raise KeyInvalid(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. Until it can be, "
+            "nobody knows which keys were withdrawn."
+        ) from error
     if len(data) > MAX_REVOKED_BYTES:
         raise KeyInvalid(f"{path} has more than {MAX_REVOKED_BYTES} bytes, which are not read.")
     for line in text.splitlines():
         if told := line.partition("#")[0].strip():
             yield fingerprint(told)
+
+
+def _is_absent(path: Path, error: Exception) -> bool:
+    """Whether there is nothing; a link that leads nowhere, as to a stick, is not that."""
+    return isinstance(error, FileNotFoundError) and not path.is_symlink()

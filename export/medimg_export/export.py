@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -293,7 +294,7 @@ class _Export:
         self._say("fitting what is turned away")
         deployable = self.model.deployable
 
-        def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        def run(pixels: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32] | None:
             found = [classifier.run(each[None]).get("embedding") for each in pixels]
             seen = [each[0] for each in found if each is not None]
             return np.stack(seen) if seen else None

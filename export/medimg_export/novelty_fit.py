@@ -25,6 +25,9 @@ BANK = 512
 LEAST = 50
 """Training images, below which nothing is fitted."""
 
+LEAST_VARIANCE = 1e-12
+"""Of embeddings of length 1: where a network returns one and the same for every image."""
+
 MOST_FEATURES = 4096
 """Above, a detector would be larger than the network."""
 
@@ -127,7 +130,7 @@ def _mahalanobis(train: Embeddings, y: NDArray[np.int64]) -> dict[str, NDArray]:
     means = np.stack([values[of == at].mean(axis=0) for at in range(len(names))])
     covariance = ledoit_wolf(values - means[of], assume_centered=True)[0]
     variances, axes = np.linalg.eigh(covariance)
-    variances, axes = variances[::-1], axes.T[::-1]
+    variances, axes = np.maximum(variances[::-1], LEAST_VARIANCE), axes.T[::-1]
     kept = min(AXES, len(variances) - 1)
     rest = variances[kept:].mean()
     return {"means": means, "basis": axes[:kept], "variances": np.append(variances[:kept], rest)}

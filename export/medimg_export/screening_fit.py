@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from medimg_export.novelty_fit import Embeddings, Head
 from medimg_export.outliers import outliers
 from medimg_export.prepared import Prepared
 
-Run = Callable[[NDArray[np.uint8]], Embeddings | None]
-"""Tensors (N, H, W, C) -> embeddings (N, D), by the default artifact; None where it has none."""
+Run = Callable[[Iterable[NDArray[np.uint8]]], Embeddings | None]
+"""N tensors (H, W, C) -> embeddings (N, D), by the default artifact; None where it has none."""
 
 FOLDER = "screening"
 CELLS = 8
@@ -133,11 +133,13 @@ def _novelty(
             f"{novelty_fit.LEAST}), {depth} features (at most {novelty_fit.MOST_FEATURES})"
         ]
     pixels = prepared.cached.pixels
-    inside = run(np.stack([pixels[row] for row in train]))
+    inside = run(pixels[row] for row in train)
     seen = {name: each for name, each in val.items() if each is not None}
     if inside is None or not seen:
         return None, ["no detector of unlike images: the network returns no embedding"]
     drawn = outliers(prepared.preprocessing, prepared.recipe.card.modality)
+    if not drawn.pixels:
+        return None, ["no detector of unlike images: the model sees nothing in any drawn outlier"]
     outside = {
         kind: found for kind, each in drawn.pixels.items() if (found := run(each)) is not None
     }

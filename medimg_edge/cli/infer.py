@@ -255,7 +255,7 @@ def _results(
         from medimg_edge.results_file import ResultsFile
 
         bundle, profile = classifier.bundle, classifier.profile_hash
-        origin = Origin(bundle.hash, classifier.artifact, profile)
+        origin = Origin(bundle.hash, classifier.artifact, profile, classifier.risk)
         findings = len(bundle.manifest.findings)
         with ResultsFile(out, shape.value, origin, findings, frame) as file:
             yield _Sink(file.write, file.inputs, file.failures)

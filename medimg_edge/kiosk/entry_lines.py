@@ -15,7 +15,7 @@ from medimg_edge.record import Finding, Model
 CSV_COLUMNS = (
     *("sequence", "time", "kind", "id", "source", "input_sha256", "frame", "frames", "status"),
     *("label", "probability", "decision", "artifact", "runtime", "model", "model_hash", "profile"),
-    *("warnings", "code", "message", "waited_ms", "answer_ms", "comment", "body", "hash"),
+    *("risk", "warnings", "code", "message", "waited_ms", "answer_ms", "comment", "body", "hash"),
 )
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\n"
 
@@ -34,6 +34,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     model: Model | None = None
     profile: str | None = None
+    risk: float | None = None
     warnings: tuple[str, ...] = ()
     code: str = ""
     message: str = ""
@@ -104,6 +105,7 @@ def _facts(record: _Record) -> dict[str, object]:
         "model": f"{record.model.name} {record.model.version}" if record.model else "",
         "model_hash": record.model.hash if record.model else "",
         "profile": record.profile,
+        "risk": record.risk,
         "warnings": "; ".join(record.warnings),
         "code": record.code,
         "message": record.message,

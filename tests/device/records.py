@@ -6,7 +6,7 @@ from medimg_edge.record_lines import Origin
 ORIGIN = Origin("c" * 64, "model.onnx", None)
 
 
-def answer(name: str, profile: str | None = None) -> Answer:
+def answer(name: str, profile: str | None = None, risk: float | None = None) -> Answer:
     return Answer(
         input=name,
         findings=(Finding("a", 0.25, "negative"), Finding("b", 0.75, "positive")),
@@ -17,6 +17,7 @@ def answer(name: str, profile: str | None = None) -> Answer:
         runtime="onnxruntime 1",
         model=Model("m", "1", "c" * 64),
         profile=profile,
+        risk=risk,
         elapsed_ms=1.0,
     )
 

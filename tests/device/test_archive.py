@@ -506,6 +506,11 @@ def test_what_is_no_bundle(tmp_path, frozen, kind):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(BundleMissing, match="There is no x"):
+        unpack(Path("x" * 300), tmp_path / "out")
+
+
 def test_a_source_that_may_not_be_read(packed, tmp_path, monkeypatch):
     if os.geteuid() == 0:
         packed = Path("/proc/self/mem")  # what not even root reads from its start

@@ -22,6 +22,7 @@ from medimg_edge.bundle import Bundle
 from medimg_edge.cores import usable_cores
 from medimg_edge.device_profile import DeviceProfile, Pace, Setting, write
 from medimg_edge.errors import ExtraMissing, ModelLoad
+from medimg_edge.models import DEFAULT
 from tests.device.control_c import hear_control_c
 
 
@@ -57,6 +58,12 @@ def test_every_artifact(frozen, command):
         assert (each["failed"], each["threads"]) == (0, 1)
         assert each["peak_memory"] > 20e6
     assert [each["artifact"] for each in measured if each["chosen"]] == ["model.int8.onnx"]
+
+
+def test_what_would_be_turned_away_is_measured_too():
+    """Golden inputs are drawn, and like no radiograph."""
+    for each in bench(Bundle.open(DEFAULT), seconds=0.1):
+        assert (each.failed, each.answered >= 9) == (0, True)
 
 
 def test_peak_memory_is_each_settings_own(frozen):

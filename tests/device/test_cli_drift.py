@@ -17,8 +17,10 @@ import pytest
 from medimg_edge.drift_records import read
 from medimg_edge.kiosk import ledger_writer
 from medimg_edge.kiosk.ledger import Ledger
+from medimg_edge.record_lines import CSV_HEADER, csv_lines, json_line
 from tests.device.drifting import put_reference, reference, write_images
 from tests.device.ledger_writing import new
+from tests.device.records import answer
 
 DARK, LIKE, BRIGHT = 85, 120, 150
 COUNTS = {"validation": 240, "like": 70, "dark": 70, "bright": 70}
@@ -122,6 +124,20 @@ def test_other_formats(answers, bundle, called, ending):
 
     assert period["images"] == 70
     assert told(period) == told(other)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_decisions_under_a_risk_are_not_the_bundles_own(tmp_path, ending):
+    path = tmp_path / f"answers.{ending}"
+    write = json_line if ending == "jsonl" else csv_lines
+    records = [answer("a.png"), answer("b.png", risk=0.05), answer("c.png", profile="d" * 64)]
+    header = CSV_HEADER if ending == "csv" else ""
+    path.write_text(header + "".join(map(write, records)))
+    assert [(each.decided, each.adapted) for each in read(path)] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
 
 
 def test_a_record_by_week(record, bundle, called):

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from medimg_edge import __version__, engines, machine
+from medimg_edge import __version__, engines, golden, machine
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.cores import usable_cores
@@ -127,6 +127,7 @@ def test_verify_asks_what_answers_here(bundle, called, monkeypatch, shift, statu
 
     fake = engines.Runtime("onnx", "onnxruntime", lambda: "7", Shifted)
     monkeypatch.setitem(engines.RUNTIMES, "fake", fake)
+    monkeypatch.setattr("medimg_edge.golden_apart.verify_apart", golden.verify)  # in this process
     assert "fake" not in called("verify", bundle).stdout
     write(profile_for(bundle, runtime="fake", runtime_version="7"))
     done = called("verify", bundle)

@@ -91,6 +91,7 @@ def test_another_preprocessing(frozen, monkeypatch, called, stage, wrong):
     monkeypatch.setattr(preprocess, stage, wrong)
     with pytest.raises(GoldenMismatch, match="gives other pixels here"):
         verify(Bundle.open(frozen))
+    monkeypatch.setattr("medimg_edge.golden_apart.verify_apart", verify)  # in this process
     done = called("verify", frozen)
     assert done.returncode == 1
     assert "error [bundle-golden]: golden/" in done.stderr
@@ -210,6 +211,7 @@ def test_without_litert(bundle, rewrite):
     """What cannot be run is said; a bundle of which nothing can be run does not verify."""
     program = (
         "import sys; sys.modules['ai_edge_litert'] = None\n"
+        "from medimg_edge import golden, golden_apart; golden_apart.verify_apart = golden.verify\n"
         "from medimg_edge.cli import main; sys.argv[1:] = ['verify', sys.argv[1]]; main()"
     )
     arguments = [sys.executable, "-c", program, bundle]

@@ -391,6 +391,7 @@ class TestTls:
         said = say(secure.port, HEALTH)
         assert (said.statuses, said.is_ended) == ([], True)
 
+    @pytest.mark.alone
     @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
     def test_handshakes_that_never_end_are_ended(self, secure, sent: bytes):
         before = secure.descriptors()

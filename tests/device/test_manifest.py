@@ -150,6 +150,74 @@ def test_a_later_schema_is_named_before_its_unknown_fields():
         decode(json.dumps(later).encode())
 
 
+FINE = {"0.05": [0.3, 0.6], "0.1": [0.4, 0.5]}
+
+
+def test_risks_of_every_label():
+    found = decode(changed("risks", to={"model.onnx": {"opacity": FINE}}))
+    assert found.risks == {"model.onnx": {"opacity": {"0.05": (0.3, 0.6), "0.1": (0.4, 0.5)}}}
+
+
+@pytest.mark.parametrize(
+    "by_label",
+    [
+        {},
+        {"normal": FINE},
+        {"opacity": FINE, "normal": FINE},
+        {"opacity": {}},
+        *({"opacity": {risk: [0, 1]}} for risk in ("", "x", "0.050", ".05", "nan", "0", "1", "-1")),
+    ],
+)
+def test_risks_that_nothing_can_be_decided_by(by_label):
+    with pytest.raises(ManifestInvalid, match="risks of model"):
+        decode(changed("risks", to={"model.onnx": by_label}))
+
+
+def test_risks_are_those_of_every_label():
+    whole = raw() | {
+        "task": "multilabel",
+        "outputs": {"probability": {"shape": [None, 2], "unit": "probability"}},
+        "decision": {
+            name: {each: {"threshold": 0.5, "rule": "stated"} for each in ("normal", "opacity")}
+            for name in raw()["artifacts"]
+        },
+        "risks": {"model.onnx": {"normal": FINE, "opacity": {"0.05": [0, 1]}}},
+    }
+    with pytest.raises(ManifestInvalid, match="not the same for every label"):
+        decode(json.dumps(whole).encode())
+
+
+def histogram(edges, counts) -> dict:
+    return {"numbers": {"brightness": {"edges": edges, "counts": counts}}}
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({}, None),
+        (histogram([0, 1, 1, 2], [30, 0, 70]), None),
+        (histogram([], []), "edges"),
+        (histogram([1], []), "edges"),
+        (histogram([0, 1], [1, 1]), "edges"),
+        (histogram([2, 1], [100]), "edges"),
+        (histogram([0, 1], [101]), "more images"),
+        (histogram([0, 1], [10**400]), "more images"),
+        ({"images": 10**30}, "more images"),
+        ({"codes": {"blank": 60, "inverted": 60}}, "more images"),
+        ({"decisions": {"opacity": {"positive": 101}}}, "more images"),
+        ({"decisions": {"normal": {"positive": 1}}}, "no probability"),
+    ],
+)
+def test_a_reference_counts_images(part, says):
+    reference = {"images": 100, "numbers": {}, "decisions": {}, **part}
+    data = changed("reference", to={"model.onnx": reference})
+    if says is None:
+        decode(data)
+    else:
+        with pytest.raises(ManifestInvalid, match=says):
+            decode(data)
+
+
 @pytest.mark.parametrize("value", [0, 2, None, "1"])
 def test_preprocessing_revision(value):
     with pytest.raises(RevisionUnknown, match="revision"):

@@ -113,3 +113,11 @@ def test_the_limit_reads_one():
     assert relative(4.0, 4.0) == 1
     assert relative(-3.0, -3.0) == 1
     assert relative(-2.0, -3.0) == 2
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1])
+def test_variances_are_above_zero(value):
+    found = arrays("mahalanobis")
+    found["variances"][1] = value
+    with pytest.raises(ManifestInvalid, match="variances"):
+        method("mahalanobis", found, "binary", D)

@@ -99,9 +99,9 @@ def test_frames_are_read_as_they_were_written(frame, frames):
             assert (each.frame, each.frames) == (frame, frames)
 
 
-def test_the_profile_is_a_part_of_the_origin():
-    record = answer("a.png", profile="d" * 64)
-    wanted = [Origin("c" * 64, "model.onnx", "d" * 64)]
+def test_profile_and_risk_are_parts_of_the_origin():
+    record = answer("a.png", profile="d" * 64, risk=0.05)
+    wanted = [Origin("c" * 64, "model.onnx", "d" * 64, 0.05)]
     line = io.BytesIO(json_line(record).encode())
     assert [each.origin for each in read_json(line)] == wanted
     rows = io.BytesIO((CSV_HEADER + csv_lines(record)).encode())

@@ -114,6 +114,7 @@ def test_another_file_is_refused_and_stays(tmp_path, shape, text, says):
         Origin("e" * 64, "model.onnx", None),
         Origin("c" * 64, "model.int8.onnx", None),
         Origin("c" * 64, "model.onnx", "d" * 64),
+        Origin("c" * 64, "model.onnx", None, 0.05),
     ):
         with pytest.raises(WriteError, match=says):
             ResultsFile(path, shape, origin, 2)

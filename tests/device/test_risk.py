@@ -80,6 +80,8 @@ def test_several_classes():
     assert of.possible(np.array([0.6, 0.1, 0.3], np.float32)) == ("a",)
     assert of.possible(np.array([0.5, 0.3, 0.2], np.float32)) == ("a", "b")
     assert of.possible(np.array([0.45, 0.15, 0.39], np.float32)) == ("a", "b", "c")
+    shuffled = Risk(0.1, found, {"c": (0.4, 1.0), "a": (0.5, 1.0), "b": (0.2, 1.0)})
+    assert shuffled.possible(np.array([0.5, 0.3, 0.2], np.float32)) == ("a", "b")
     labels = manifest(task="multilabel", labels=("a", "b"))
     assert (
         Risk(0.1, labels, {"a": (0.5, 0.2), "b": (0.5, 0.2)}).possible(np.ones(2, np.float32))

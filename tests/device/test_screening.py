@@ -202,6 +202,9 @@ def test_an_artifact_without_a_limit_is_not_judged_by_one(screened, rewrite):
         ("polarity", np.full(4, np.nan, "<f4")),
         ("bank", np.zeros(5, "<f4")),
         ("bank", np.full(6, np.inf, "<f4")),
+        ("polarity", np.zeros(17, np.uint8)),
+        ("bank", np.zeros(25, np.uint8)),
+        ("bank", np.zeros(0, "<f4")),
     ],
 )
 def test_arrays_that_do_not_fit(screened, rewrite, name, data):
@@ -209,6 +212,30 @@ def test_arrays_that_do_not_fit(screened, rewrite, name, data):
     rewrite(screened)
     with pytest.raises(errors.ManifestInvalid, match=r"screening\.(polarity|novelty)"):
         Classifier(screened)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2**62, 3), (2**32, 2**32), (10**30, 3), (0, 2**63 - 1), (2, 3, *[1] * 100), (), (6,)]
+)
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_shapes_that_no_file_has(screened, rewrite, shape, is_empty):
+    if is_empty:
+        (screened / "screening" / "bank.f32").write_bytes(b"")
+    rewrite(screened, lambda raw: raw["screening"]["novelty"].update(shapes={"bank": shape}))
+    with pytest.raises(errors.ManifestInvalid, match=r"screening\.novelty"):
+        Classifier(screened)
+
+
+@pytest.mark.parametrize("shape", [None, [None, None]])
+def test_a_detector_needs_an_embedding(screened, rewrite, shape):
+    def change(raw: dict) -> None:
+        raw["outputs"]["embedding"]["shape"] = shape
+        if shape is None:
+            del raw["outputs"]["embedding"]
+
+    rewrite(screened, change)
+    with pytest.raises(errors.ManifestInvalid, match="embedding"):
+        Bundle.open(screened)
 
 
 def test_a_changed_array_is_refused(screened):
@@ -237,6 +264,19 @@ def test_letterboxes_are_not_borders():
 def test_grey_levels_are_those_of_the_file(dtype):
     values = np.linspace(100, 200, 64 * 64).reshape(1, 64, 64, 1).astype(dtype)
     assert screening.grey_levels(Image(values, Range(0, 255), "array")) == pytest.approx(98, abs=2)
+
+
+@pytest.mark.parametrize("top", [1.0, 0.01, 65535.0])
+def test_floats_in_any_unit_have_their_levels(screened, top):
+    classifier = Classifier(screened)
+
+    def answer(pixels: NDArray[np.uint8]) -> None:
+        values = pixels.astype(np.float32) * np.float32(top / 255)
+        classifier.predict(read_image(values, value_range=(0, top)))
+
+    answer(picture())
+    with pytest.raises(errors.LowContrast):
+        answer(few_levels())
 
 
 def test_colour_and_sizes_are_measured(screened):

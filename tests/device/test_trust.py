@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from medimg_edge import trust
+from medimg_edge import models, trust
 from medimg_edge.bundle import Bundle, walk
 from medimg_edge.errors import (
     BundleError,
@@ -324,6 +324,12 @@ class TestFolder:
         with pytest.raises(KeyInvalid, match="is no fingerprint"):
             Trust.load(keys)
 
+    @pytest.mark.parametrize("name", ["revoked.txt", "REVOKED", "Revoked.TXT"])
+    def test_a_list_by_another_name_is_told(self, keys, name):
+        (keys / name).write_text(f"{CLINIC.public.fingerprint}\n")
+        with pytest.raises(KeyInvalid, match="without an ending"):
+            Trust.load(keys)
+
     def test_all_of_it_is_read(self, keys):
         """Or none, and it is said: the end of it must not be lost."""
         end = f"\n{CLINIC.public.fingerprint}\n"
@@ -403,6 +409,35 @@ class TestDoubt:
         done = command("infer", image, "-b", bundle)
         assert (done.returncode, done.stdout) == (1, "")
         assert "error [signature-invalid]" in done.stderr
+
+
+def test_a_list_that_is_elsewhere_and_not_there_is_no_empty_one(bundle, keys, state, tmp_path):
+    """Such as a link to a stick that was pulled out: who was withdrawn stays so."""
+    withdrawn = tmp_path / "stick"
+    revoke(keys, MAKER)
+    (keys / "revoked").rename(withdrawn)
+    (keys / "revoked").symlink_to(withdrawn)
+    assert standing(signed(bundle, a=MAKER), keys).status == "revoked"
+    withdrawn.rename(tmp_path / "elsewhere")
+    with pytest.raises(KeyInvalid, match="nobody knows which keys were withdrawn"):
+        Trust.load(keys)
+
+
+def test_a_default_folder_that_is_elsewhere_and_not_there(state, tmp_path):
+    state.mkdir()
+    Trust.load()
+    (state / "trusted").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(KeyInvalid, match="no folder of keys"):
+        Trust.load()
+
+
+def test_a_list_that_cannot_be_read_is_doubted(state):
+    """Also of what came with the package, of which only that list is read."""
+    shipped = Bundle.open(models.FOLDER / "pneumonia-cxr")
+    assert doubt(shipped) is None
+    (state / "trusted" / "revoked").mkdir(parents=True)
+    with pytest.raises(KeyInvalid, match="revoked cannot be read"):
+        doubt(shipped)
 
 
 def test_what_is_not_signed_costs_no_import(bundle, keys):

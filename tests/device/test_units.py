@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -90,8 +91,9 @@ def test_what_it_starts_answers_and_ends(tmp_path: Path, frozen: Path):
     program, *arguments = shlex.split(line.replace(STATE, str(tmp_path)))
     assert program == PROGRAM
     command = [sys.executable, "-m", "medimg_edge.cli", *arguments]
+    environment = {**os.environ, "MEDIMG_EDGE_BUNDLE": str(frozen)}
     running = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_control_c
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_control_c, env=environment
     )
     try:
         until = time.monotonic() + 60
@@ -108,10 +110,10 @@ def test_what_it_starts_answers_and_ends(tmp_path: Path, frozen: Path):
     assert (record["input"], record["status"]) == (str(incoming / "01-gray8.png"), "ok")
 
 
-def test_what_the_node_starts_listens_and_ends(tmp_path: Path, frozen: Path):
+def test_what_the_node_starts_listens_and_ends(tmp_path: Path):
     pytest.importorskip("pynetdicom", reason="pynetdicom, of the dicom extra, listens")
     (line,) = values(LISTEN, "ExecStart")
-    line = line.replace("${MEDIMG_EDGE_BUNDLE}", str(frozen)).replace(STATE, str(tmp_path))
+    line = line.replace("${MEDIMG_EDGE_BUNDLE}", "pneumonia-cxr").replace(STATE, str(tmp_path))
     program, *arguments = shlex.split(line.replace("$MEDIMG_EDGE_LISTEN", "--port 0"))
     assert program == PROGRAM
     command = [sys.executable, "-m", "medimg_edge.cli", *arguments]

@@ -85,3 +85,15 @@ def test_several_labels_have_one_mean():
     )
     assert found.figures["auroc unseen"] is None
     assert novelty_fit.auroc(found.distance, drawn(90)[0], outliers)["far"] > 0.9
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_network_that_finds_every_image_alike(value):
+    """Its covariance is zero: nothing that is not finite comes of it."""
+    train = np.full((60, D), value, np.float32)
+    head = Head(RNG.normal(size=(1, D)).astype(np.float32), np.zeros(1, np.float32))
+    outliers = {"far": (RNG.normal(size=(30, D)) * 9).astype(np.float32)}
+    y = np.arange(60) % 2
+    found = fit("binary", train, y, train[:20], head, outliers, frozenset(outliers))
+    assert np.isfinite(distances(found.distance, outliers["far"])).all()
+    assert np.isfinite(limit(distances(found.distance, train)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from medimg_edge.bundle import Bundle
 from medimg_edge.classifier import Classifier
 from medimg_edge.errors import Inverted, Rejected
-from medimg_edge.manifest import Screening
+from medimg_edge.manifest import Screening, Windows, WindowSetting
 from medimg_edge.record import Failure
+from medimg_export import screening_fit
+from medimg_export.novelty_fit import Head
 from medimg_export.outliers import outliers
 from medimg_export.phantom_chest import chest
 
@@ -87,3 +92,21 @@ def test_the_export_tells_what_it_turns_away(exported):
     share = sum(found.codes.values()) / found.images
     assert f"of {found.images} validation images {share:.1%}" in told
     assert f"by {screening(exported.bundle.path).novelty.method}" in told  # type: ignore[union-attr]
+
+
+def test_a_model_that_sees_no_outlier_has_no_detector(prepared, tmp_path):
+    """Its window lies beyond what is drawn: each is blank to it."""
+    spec = msgspec.structs.replace(
+        prepared.preprocessing, intensity=Windows((WindowSetting(3000, 10),))
+    )
+    head = Head(np.ones((1, 4), np.float32), np.zeros(1, np.float32))
+
+    def run(pixels: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack([each.reshape(-1)[:4].astype(np.float32) for each in pixels])
+
+    val = run(prepared.cached.pixels[row] for row in prepared.splits.val)
+    found = screening_fit.fit(
+        tmp_path, replace(prepared, preprocessing=spec), "binary", head, run, {"model.onnx": val}
+    )
+    assert found.screening.novelty is None
+    assert any("sees nothing in any drawn outlier" in each for each in found.notes)
