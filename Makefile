@@ -9,6 +9,8 @@ DEVICE_PLATFORM ?= $(shell uname -m)
 DEVICE_EXTRAS ?= watch
 # Test files that run at a time.
 WORKERS ?= 2
+# What takes longest begins first.
+TESTS := tests/fuzz tests/export tests/device tests/test_hazards.py
 # For each of the ways in that `make fuzz` tries with mutated files, and what it begins with.
 SECONDS ?= 600
 SEED ?= 0
@@ -38,7 +40,8 @@ lint: $(READY)  ## ruff, pyright, import contracts
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## the tests; those on real images need MEDIMG_EDGE_DATA
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -m 'not alone' $(TESTS)
 	$(BIN)/python -m pytest -m alone
 
 fuzz: $(READY)  ## mutated files into every way in, for SECONDS each

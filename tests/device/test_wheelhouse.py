@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from medimg_edge.bundle import find
+
 WHEELHOUSE = os.environ.get("MEDIMG_EDGE_WHEELHOUSE")
 
 pytestmark = pytest.mark.skipif(
@@ -68,10 +70,10 @@ def test_a_bundle_is_verified_described_and_answers(device: Run, frozen: Path):
         assert found == pytest.approx(case["probability"]["model.int8.onnx"][0], abs=0.02)
 
 
-def test_the_shipped_bundle_answers(device: Run, frozen: Path, tmp_path: Path):
+def test_the_shipped_bundle_answers(device: Run, tmp_path: Path):
     verified = device("medimg-edge", "verify", "pneumonia-cxr")
     assert verified.returncode == 0, verified.stderr
-    image = frozen / "golden" / "01-gray8.png"
+    image = find("pneumonia-cxr") / "golden" / "11-narrow.png"
     answered = device("medimg-edge", "infer", image, "--heatmap", tmp_path)
     assert answered.returncode == 0, answered.stderr
     record = json.loads(answered.stdout)
@@ -79,7 +81,7 @@ def test_the_shipped_bundle_answers(device: Run, frozen: Path, tmp_path: Path):
     assert record["decision"] in ("positive", "negative")
     assert 0 <= record["probability"] <= 1
     assert "not for adults" in answered.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["01-gray8.png.PNEUMONIA.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["11-narrow.png.PNEUMONIA.png"]
 
 
 @pytest.mark.parametrize("words", [["export", "run", "--out", "bundle"], ["demo"]])
