@@ -328,6 +328,7 @@ class TestPlaces:
         for each in peers:
             each.close()
 
+    @pytest.mark.alone
     def test_fewer_descriptors_than_connections(self, tmp_path):
         with GuardedProcess(tmp_path, Settings(port=0), descriptors=400) as running:
             peers = [_open(running.port, b"G") for _ in range(450)]
