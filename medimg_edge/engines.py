@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge import native_stderr, onnx_guard, tflite_guard
+from medimg_edge import native_stderr
 from medimg_edge.batch import in_order
 from medimg_edge.cores import images_at_once
 from medimg_edge.errors import ExtraMissing, ModelDeadline, ModelLoad, ModelOutput, NotFinite
@@ -110,10 +110,24 @@ def version(runtime: str) -> str | None:
         return None
 
 
+def _require_onnx(model: bytes, manifest: Manifest) -> None:
+    from medimg_edge.onnx_guard import require
+
+    require(model, manifest)
+
+
+def _require_tflite(model: bytes, manifest: Manifest) -> None:
+    from medimg_edge.tflite_guard import require
+
+    require(model, manifest)
+
+
 _GUARDS: dict[Format, Callable[[bytes, Manifest], None]] = {
-    "onnx": onnx_guard.require,
-    "tflite": tflite_guard.require,
+    "onnx": _require_onnx,
+    "tflite": _require_tflite,
 }
+"""Each imported when a file of its format comes: a cold start needs one of them."""
+
 _seconds: ContextVar[float | None] = ContextVar("seconds", default=None)
 
 

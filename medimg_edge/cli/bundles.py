@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medimg_edge.cli import output
-from medimg_edge.cli.keys import TrustedOption
+from medimg_edge.cli.options import AllowUnsignedOption, TrustedOption
 
 if TYPE_CHECKING:
     from medimg_edge.golden import Check
@@ -29,13 +29,7 @@ def install(
     source: Annotated[
         Path, typer.Argument(metavar="FILE.zip|FOLDER", help="What `pack` or `export` wrote.")
     ],
-    allow_unsigned: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsigned",
-            help="Also a bundle that nobody signed, or that an unknown key signed.",
-        ),
-    ] = False,
+    allow_unsigned: AllowUnsignedOption = False,
     trusted: TrustedOption = None,
 ) -> None:
     """Install a bundle, or an update of one, so that its name means it. Needs no network.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from medimg_edge.cli import output
+from medimg_edge.cli.options import ForceOption, ProfileOption, RiskOption
 from medimg_edge.models import DEFAULT
 
 if TYPE_CHECKING:
@@ -114,18 +115,8 @@ def infer(
             "--identify", help="Tell the UIDs of DICOM images, not salted hashes of them."
         ),
     ] = False,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
-    ] = False,
-    risk: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Refer what cannot be answered with that risk of missing the true label: .01, "
-            ".02, .05, .1 or .2.",
-        ),
-    ] = None,
+    force: ForceOption = False,
+    risk: RiskOption = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -137,13 +128,7 @@ def infer(
     heatmap: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write heatmaps over the images here.")
     ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDIMG_EDGE_PROFILE",
-            help="A site profile; auto is the one beside the bundle, none is none.",
-        ),
-    ] = "auto",
+    profile: ProfileOption = "auto",
 ) -> None:
     """Answer images. Exit 1 if any of them was rejected or could not be read, 130 after Ctrl-C.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medimg_edge.cli import output
+from medimg_edge.cli.options import TrustedOption
 
 keys = typer.Typer(
     name="keys",
@@ -15,14 +16,6 @@ keys = typer.Typer(
     rich_markup_mode=None,
 )
 
-TrustedOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="The folder of trusted keys. Default: trusted, in the state folder.",
-        show_default=False,
-    ),
-]
 PassphraseOption = Annotated[
     bool, typer.Option("--passphrase", help="Ask for the key's passphrase, on this terminal.")
 ]

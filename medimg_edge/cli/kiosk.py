@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medimg_edge.cli import output
+from medimg_edge.cli.options import AllowUnsignedOption
 from medimg_edge.errors import WriteError
 
 if TYPE_CHECKING:
@@ -81,13 +82,7 @@ def install(
             show_default="trusted in the folder of --data",
         ),
     ] = None,
-    allow_unsigned: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsigned",
-            help="Also a bundle that nobody signed, or that an unknown key signed.",
-        ),
-    ] = False,
+    allow_unsigned: AllowUnsignedOption = False,
     memory: Annotated[
         int, typer.Option(min=512, metavar="MB", help="The most that service and model may take.")
     ] = 1024,

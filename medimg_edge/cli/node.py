@@ -12,6 +12,13 @@ import typer
 
 from medimg_edge.addresses import is_loopback
 from medimg_edge.cli import output
+from medimg_edge.cli.options import (
+    AllowUnsignedOption,
+    ForceOption,
+    ProfileOption,
+    RiskOption,
+    TrustedOption,
+)
 from medimg_edge.errors import ExtraMissing, InputMissing, WriteError
 
 if TYPE_CHECKING:
@@ -83,40 +90,11 @@ def listen(
     artifact: Annotated[
         str, typer.Option(help="A model file of the bundle; auto is what tune chose.")
     ] = "auto",
-    profile: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDIMG_EDGE_PROFILE",
-            help="A site profile; auto is the one beside the bundle, none is none.",
-        ),
-    ] = "auto",
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
-    ] = False,
-    risk: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Refer what cannot be answered with that risk of missing the true label: .01, "
-            ".02, .05, .1 or .2.",
-        ),
-    ] = None,
-    trusted: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The public keys that are trusted, and those that are revoked.",
-            show_default="trusted in the state folder",
-        ),
-    ] = None,
-    allow_unsigned: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsigned",
-            help="Also a bundle that nobody signed, or that an unknown key signed.",
-        ),
-    ] = False,
+    profile: ProfileOption = "auto",
+    force: ForceOption = False,
+    risk: RiskOption = None,
+    trusted: TrustedOption = None,
+    allow_unsigned: AllowUnsignedOption = False,
 ) -> None:
     """Receive DICOM images, answer them, and send the results to an archive, until it is ended.
 

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medimg_edge.cli.options import (
+    AllowUnsignedOption,
+    ForceOption,
+    ProfileOption,
+    RiskOption,
+    TrustedOption,
+)
 from medimg_edge.errors import ExtraMissing, ServiceRefused
 
 if TYPE_CHECKING:
@@ -76,40 +83,11 @@ def serve(
     artifact: Annotated[
         str, typer.Option(help="A model file of the bundle; auto is what tune chose.")
     ] = "auto",
-    profile: Annotated[
-        str,
-        typer.Option(
-            envvar="MEDIMG_EDGE_PROFILE",
-            help="A site profile; auto is the one beside the bundle, none is none.",
-        ),
-    ] = "auto",
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Answer images that the model would turn away, too; noted."),
-    ] = False,
-    risk: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Refer what cannot be answered with that risk of missing the true label: .01, "
-            ".02, .05, .1 or .2.",
-        ),
-    ] = None,
-    trusted: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The public keys that are trusted, and those that are revoked.",
-            show_default="trusted in the state folder",
-        ),
-    ] = None,
-    allow_unsigned: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unsigned",
-            help="Also a bundle that nobody signed, or that an unknown key signed.",
-        ),
-    ] = False,
+    profile: ProfileOption = "auto",
+    force: ForceOption = False,
+    risk: RiskOption = None,
+    trusted: TrustedOption = None,
+    allow_unsigned: AllowUnsignedOption = False,
     reserve: Annotated[
         int, typer.Option(min=1, metavar="MB", help="With less free disk, images are refused.")
     ] = 100,
