@@ -311,6 +311,18 @@ def _falls(clean: dict[str, Any], told: list[dict[str, Any]]) -> Iterator[str]:
         f"{least['severity']}, {float(least['balanced_accuracy']) / whole:.2f} of that of images "
         f"as they are; below {LEAST:g} of it: {named}."
     )
+    shares = [(row, _right(row) / _right(clean)) for row in told]
+    fallen = [(row, share) for row, share in shares if share < LEAST]
+    listed = ", ".join(f"{row['corruption']} {row['severity']} ({s:.2f})" for row, s in fallen)
+    yield (
+        f"Accuracy of what is decided is {_right(clean):.3f} of images as they are; of {len(told)} "
+        f"cells {len(fallen)} are below {LEAST:g} of it: {listed or 'none'}."
+    )
+
+
+def _right(row: dict[str, Any]) -> float:
+    """Of what is decided."""
+    return 1 - float(row["wrong_unflagged"]) / (1 - _flagged(row))
 
 
 def _accuracy(row: dict[str, Any]) -> str:
