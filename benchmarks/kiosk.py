@@ -45,7 +45,9 @@ class Service:
     def __init__(self, bundle: Path, folder: Path) -> None:
         self._group = contextlib.ExitStack()
         self.group = self._group.enter_context(memory_group(MEMORY))
-        words = medimg_edge("serve", bundle, "--port", 0, "--data", folder, "--profile", "none")
+        words = medimg_edge(
+            "serve", bundle, "--port", 0, "--data", folder, "--profile", "none", "--force"
+        )
         self._log = (folder.parent / "serve.log").open("wb")
         self._process = subprocess.Popen(
             words,
@@ -165,7 +167,7 @@ def jpegs(bundle: Bundle, images: Path, folder: Path) -> list[str]:
 
 def alone(bundle: Bundle, files: list[str]) -> dict[str, float]:
     """What `infer` answers."""
-    words = medimg_edge("infer", *files, "--bundle", bundle.path, "--profile", "none")
+    words = medimg_edge("infer", *files, "--bundle", bundle.path, "--profile", "none", "--force")
     said = subprocess.run(words, stdout=subprocess.PIPE, env=ENVIRONMENT, check=True).stdout
     records = map(json.loads, said.splitlines())
     return {each["input"]: each["findings"][0]["probability"] for each in records}
