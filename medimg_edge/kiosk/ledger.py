@@ -23,7 +23,7 @@ from medimg_edge.kiosk.kept import (
     body_of,
     kept_of,
 )
-from medimg_edge.kiosk.ledger_file import NAME, Synchronous
+from medimg_edge.kiosk.ledger_file import NAME, Synchronous, overwrite_removed
 from medimg_edge.kiosk.ledger_reader import COLUMNS, Reader
 from medimg_edge.kiosk.ledger_writer import Tail, Writer, now
 from medimg_edge.record import printable
@@ -104,11 +104,14 @@ class Ledger(Reader):
         """Remove the entries that are older, and say so in a new one; how many there were.
 
         days: above 0, counted as ``retention.through`` does. To be called once a day at least: it
-        also keeps that the day passed. Raises WriteError; what was removed by then stays removed.
+        also keeps that the day passed. What is removed can then be read in no file of the record,
+        unless somebody has read for longer than ten seconds, or the service stops before; then
+        the next call sees to it. Raises WriteError; what was removed by then stays removed.
         """
         removed = 0
         while found := self._writer.submit(lambda tail: _prune(tail, days)).result():
             removed += found
+        overwrite_removed(self._path)
         return removed
 
 

@@ -112,6 +112,15 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def overwrite_removed(path: Path) -> None:
+    """Bring what was written ahead into the file, and empty it: until then either holds what was.
+
+    Where somebody reads for long it stays so. Raises LedgerDamaged, WriteError.
+    """
+    with sqlite_errors(path), closing(_connect(path, "rw")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 @contextmanager
 def opened_anywhere(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to read by, also where nothing may be written, such as to a copy on a disc.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 
 from medimg_edge.errors import LedgerDamaged, NotFound
 from medimg_edge.kiosk import ledger as ledgers
+from medimg_edge.kiosk import ledger_file
 from medimg_edge.kiosk.chain import GENESIS, Pruned, sealed
 from medimg_edge.kiosk.kept import body_of
 from medimg_edge.kiosk.ledger import Ledger
@@ -156,14 +158,35 @@ def test_a_day_without_an_answer_is_kept(tmp_path):
         assert verify(tmp_path).entries == 3
 
 
+def held(folder: Path, ids: list[str]) -> list[bool]:
+    """Whether any file in a folder holds them."""
+    content = b"".join(each.read_bytes() for each in sorted(folder.iterdir()))
+    return [each.encode() in content for each in ids]
+
+
 def test_what_is_removed_is_overwritten(tmp_path):
-    ids = record(tmp_path, ago(4, 4, 3, 2, 1, 0))
-    path = tmp_path / NAME
-    assert ids[0].encode() in path.read_bytes()
-    with closing(Ledger(tmp_path)) as ledger:
+    """At once, and not when the service ends, which a kiosk does not for months."""
+    ids = record(tmp_path / "kiosk", ago(4, 4, 3, 2, 1, 0))
+    assert all(held(tmp_path / "kiosk", ids))
+    with closing(Ledger(tmp_path / "kiosk")) as ledger:
+        ids.append(ledger.append(new()).result().id)
         assert ledger.prune(3) == 2
-    assert ids[0].encode() not in path.read_bytes()
-    assert ids[2].encode() in path.read_bytes()
+        shutil.copytree(tmp_path / "kiosk", tmp_path / "copy")  # a lock ends where its file closes
+    assert held(tmp_path / "copy", ids) == [False] * 2 + [True] * 5
+
+
+def test_somebody_who_reads_keeps_what_is_removed_until_the_next_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_file, "_BUSY_SECONDS", 0.1)
+    ids = record(tmp_path / "kiosk", ago(4, 4, 3, 2, 1, 0))
+    with closing(Ledger(tmp_path / "kiosk")) as ledger:
+        ledger.append(new()).result()
+        reading = entries(tmp_path / "kiosk")
+        next(reading)
+        assert ledger.prune(3) == 2
+        assert [each.id for each in reading][:5] == ids[1:]
+        assert ledger.prune(3) == 0
+        shutil.copytree(tmp_path / "kiosk", tmp_path / "copy")
+    assert held(tmp_path / "copy", ids) == [False] * 2 + [True] * 4
 
 
 def test_a_time_that_is_none_is_named_and_removes_nothing(tmp_path: Path):
