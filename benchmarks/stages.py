@@ -35,7 +35,7 @@ def main() -> None:
     done("import typer")
     from medimg_edge.cli.application import app
 
-    typer.main.get_command(app)
+    typer.main.get_command(app).commands["infer"]  # pyright: ignore[reportAttributeAccessIssue]
     done("the commands")
     import numpy  # noqa: F401
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg_edge.dicom import DicomFile, is_dicom
+from medimg_edge.dicom import is_dicom
 from medimg_edge.errors import InputError, InputMissing, NoImages, TooLarge, Unsupported
 from medimg_edge.image import Image, Range
 from medimg_edge.limits import MAX_BYTES, check_pixels
@@ -96,7 +96,11 @@ def read_frames(source: Source, *, needed: tuple[int, int, int] | None = None) -
     if isinstance(source, np.ndarray):
         return _Single(_from_array(source, None, None))
     data = bytes(source) if isinstance(source, bytes | bytearray) else _read_file(source)
-    return DicomFile(data) if is_dicom(data) else _Single(read_raster(data, needed))
+    if is_dicom(data):
+        from medimg_edge.dicom.read import DicomFile
+
+        return DicomFile(data)
+    return _Single(read_raster(data, needed))
 
 
 def find_images(folder: str | PathLike[str]) -> list[Path]:

@@ -1,30 +1,77 @@
-"""The application: its commands and the options that all of them have."""
+"""The application: where its commands are, and the options that all of them have."""
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from medimg_edge import __version__
-from medimg_edge.cli import (
-    audit,
-    bundles,
-    device,
-    drift,
-    infer,
-    keys,
-    kiosk,
-    machine,
-    node,
-    output,
-    privacy,
-    service,
-    site,
-    workstation,
-)
+from medimg_edge.cli import output
+
+COMMANDS = {
+    "infer": "infer",
+    "drift": "drift",
+    "verify": "device",
+    "sign": "keys",
+    "pack": "bundles",
+    "install": "bundles",
+    "bundles": "bundles",
+    "rollback": "bundles",
+    "calibrate": "site",
+    "info": "device",
+    "tune": "machine",
+    "bench": "machine",
+    "doctor": "machine",
+    "deidentify": "privacy",
+    "schema": "device",
+    "listen": "node",
+    "serve": "service",
+    "train": "workstation",
+    "export": "workstation",
+    "evaluate": "workstation",
+    "compare": "workstation",
+    "demo": "workstation",
+    "data": "workstation",
+    "keys": "keys",
+    "kiosk": "kiosk",
+    "audit": "audit",
+}
+"""The module beside this one that has a command, or a group of them, by that name. A cold start
+imports what is asked for, and no other: all of them take as long as an answer."""
+
+
+class _Commands(Mapping[str, Any]):
+    """Makes the command of a name when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        found = getattr(import_module(f"medimg_edge.cli.{COMMANDS[name]}"), name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(
+                add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+            )
+            alone.command(name)(found)
+            found = alone
+        return typer.main.get_command(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(typer.core.TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes | {"commands": _Commands()})
+
 
 app = typer.Typer(
     name="medimg-edge",
+    cls=_Group,
     help="Train medical image classifiers, export them as bundles, and answer with them on small "
     "offline devices: the same pixels, the same answer, or one line why not.",
     epilog="Decision support, not a diagnosis. First steps: medimg-edge demo",
@@ -55,34 +102,3 @@ def options(
 ) -> None:
     """Read what applies to every command."""
     output.configure(quiet, log_file)
-
-
-for command in (
-    infer.infer,
-    drift.drift,
-    device.verify,
-    keys.sign,
-    bundles.pack,
-    bundles.install,
-    bundles.bundles,
-    bundles.rollback,
-    site.calibrate,
-    device.info,
-    machine.tune,
-    machine.bench,
-    machine.doctor,
-    privacy.deidentify,
-    device.schema,
-    node.listen,
-    service.serve,
-    workstation.train,
-    workstation.export,
-    workstation.evaluate,
-    workstation.compare,
-    workstation.demo,
-):
-    app.command()(command)
-app.add_typer(workstation.data, name="data")
-app.add_typer(keys.keys, name="keys")
-app.add_typer(kiosk.kiosk, name="kiosk")
-app.add_typer(audit.audit, name="audit")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medimg_edge.dicom import encoded, file_meta, fragments, functional_groups, header
+from medimg_edge.dicom import encoded, file_meta, fragments, functional_groups, header, is_dicom
 from medimg_edge.dicom.elements import text
 from medimg_edge.dicom.encoded import Decoded
 from medimg_edge.dicom.file_meta import FileMeta
@@ -39,7 +39,6 @@ from medimg_edge.terms import MODALITIES, OBJECTS
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
-_PREFIX = slice(128, 132)
 _NATIVE = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", file_meta.DEFLATED}
 )
@@ -48,23 +47,6 @@ MAX_INFLATED = 2 * MAX_PIXELS
 
 MAX_READS = 300_000
 """Of a data set: two or three for each element. An ordinary file has some hundred of these."""
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does: PS3.10 section 7.1, or without its preamble.
-
-    Without one, the first element has to be of group 0002 or 0008 and its length plausible: old
-    archives store bare data sets.
-    """
-    if data[_PREFIX] == b"DICM":
-        return True
-    head = data[:8]
-    if len(head) < 8 or head[0] not in (2, 8) or head[1] or head[3] or head[2] > 0x18:
-        return False
-    if head[4:6] in (b"UL", b"OB", b"CS", b"UI", b"DA", b"TM", b"SH", b"LO"):
-        return True
-    length = int.from_bytes(head[4:8], "little")
-    return 0 < length <= 64 and length % 2 == 0
 
 
 class DicomFile:

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from medimg_edge.dicom import DicomFile
+from medimg_edge.dicom.read import DicomFile
 from medimg_edge.errors import InputError, MachineFault
 
 SECONDS, EXAMPLES, HANG = 3.2, 3000, 20

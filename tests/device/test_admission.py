@@ -13,9 +13,9 @@ from pydicom.sr.coding import Code
 
 from medimg_edge.admission import admit
 from medimg_edge.bundle import Bundle
-from medimg_edge.dicom import read_dicom
 from medimg_edge.dicom.functional_groups import of_frame
 from medimg_edge.dicom.header import describe
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import OwnResult, Unsupported, WrongBodyPart, WrongModality, WrongView
 from medimg_edge.image import Header, Image, Range
 from medimg_edge.manifest import Manifest

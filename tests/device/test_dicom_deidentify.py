@@ -28,9 +28,9 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from medimg_edge.cli import main
-from medimg_edge.dicom import read_dicom
 from medimg_edge.dicom.deidentify import EDITION, Deidentifier
 from medimg_edge.dicom.needed import is_needed
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import BurnedIn, DicomInvalid, DicomNoPixels, InputError
 from medimg_edge.label_csv import read_labels
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from medimg_edge.dicom import DicomFile, read_dicom
+from medimg_edge.dicom.read import DicomFile, read_dicom
 from medimg_edge.errors import DicomInvalid, TooLarge
 
 pytest.importorskip("openjpeg", reason="needs the extra dicom")

@@ -17,7 +17,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from medimg_edge.dicom import DicomFile, read_dicom
+from medimg_edge.dicom.read import DicomFile, read_dicom
 from medimg_edge.errors import (
     DicomInvalid,
     DicomNoPixels,

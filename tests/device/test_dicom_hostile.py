@@ -30,14 +30,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medimg_edge.dicom import DicomFile
+from medimg_edge.dicom.read import DicomFile
 from medimg_edge.errors import InputError
 from tests.device.dicom_collection import marks, path
 
 SECONDS, MEGABYTES = 2, 300
 READ = """
 import resource, sys
-from medimg_edge.dicom import read_dicom
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import InputError
 data = sys.stdin.buffer.read()
 before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 
-from medimg_edge.dicom import isolated, read_dicom
+from medimg_edge.dicom import isolated
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import MachineFault, Truncated
 
 pytest.importorskip("gdcm", reason="needs python-gdcm, of the extra dicom")
@@ -110,7 +111,8 @@ def test_a_decoder_has_an_end_to_its_memory():
 
 ENDS = """
 import os, sys
-from medimg_edge.dicom import isolated, read_dicom
+from medimg_edge.dicom import isolated
+from medimg_edge.dicom.read import read_dicom
 read_dicom(sys.stdin.buffer.read())
 print(isolated._idle[0]._process.pid, flush=True)
 os._exit(0)  # as the command line does

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from medimg_edge.dicom import DicomFile, read_dicom
+from medimg_edge.dicom.read import DicomFile, read_dicom
 from medimg_edge.image import Image, Range, Table, Window
 from tests.device.dicom_collection import marks, path, rows, shown
 

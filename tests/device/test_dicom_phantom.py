@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from medimg_edge import Classifier, read_image
-from medimg_edge.dicom import read_dicom
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import DicomTransferSyntax
 from medimg_edge.image import Image
 

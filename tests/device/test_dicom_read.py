@@ -20,7 +20,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medimg_edge.dicom import is_dicom, read_dicom
+from medimg_edge.dicom import is_dicom
+from medimg_edge.dicom.read import read_dicom
 from medimg_edge.errors import (
     DicomInvalid,
     DicomNoPixels,
@@ -427,10 +428,10 @@ def test_not_dicom():
 def test_quiet_and_light():
     """No warning of pydicom reaches the terminal, and importing the package does not import it."""
     program = (
-        "import sys, medimg_edge.dicom\n"
+        "import sys, medimg_edge.dicom.read\n"
         "assert 'pydicom' not in sys.modules\n"
         "data = sys.stdin.buffer.read()\n"
-        "medimg_edge.dicom.read_dicom(data)\n"
+        "medimg_edge.dicom.read.read_dicom(data)\n"
     )
     data = dicom(SpecificCharacterSet="ISO_IR 100", BodyPartExamined="CHEST")
     data = data.replace(b"ISO_IR 100", b"ISO_IR 999")  # pydicom warns three times
