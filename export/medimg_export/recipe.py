@@ -82,6 +82,14 @@ class Augmentation(Struct, frozen=True):
     jpeg: bool = False
     """Write half of the images as JPEG files of any quality, and read them again. For sets whose
     files are such, where a clinic's are not, and the other way round."""
+    crop: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
+    """Share of the height and of the width that is lost, for a quarter of the images; where the
+    rest lies is drawn. Films of a part of the chest."""
+    movement: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    """Pixels that a patient moved along while the beam was on, for a quarter of the images."""
+    grid: Share = 0.0
+    """Share of the full scale that the lines of an anti-scatter grid add, for a quarter of the
+    images; one that stands askew adds up to three times as much to one side."""
 
 
 class Training(Struct, frozen=True):

@@ -11,8 +11,11 @@ RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(0, 256, (24, 31, 1), np.uint8)
 RGB = RANDOM.integers(0, 256, (25, 20, 3), np.uint8)
 
+FILED = Augmentation(aspect=1, blur=2, noise=0.1, jpeg=True)
+MISHAPS = Augmentation(crop=0.9, movement=100, grid=1)
+
 MOVEMENT = ("angle", "across", "down", "zoom", "contrast", "brightness", "mirror", "aspect")
-NAMES = (*MOVEMENT, "blur", "noise", "jpeg")
+NAMES = (*MOVEMENT, "blur", "noise", "jpeg", "movement", "grid", "crop")
 
 
 def row(**drawn: float) -> np.ndarray:
@@ -118,6 +121,60 @@ def test_half_of_the_images_have_been_jpeg_files_of_any_quality(pixels: np.ndarr
     assert lost[0] > lost[1] > lost[2] > 0
 
 
+@pytest.mark.parametrize("kind", ["movement", "grid", "crop"])
+def test_mishaps_happen_to_a_quarter_of_the_images(kind: str):
+    spec = only(**{kind: 0.5 if kind != "movement" else 9.0})
+    found = [augment(GRAY, drawn, spec) for drawn in draw(400, seed=0, epoch=0)]
+    assert 70 < sum(not np.array_equal(each, GRAY) for each in found) < 130
+    assert np.array_equal(augment(GRAY, row(**{kind: 0.5}), spec), GRAY)
+    first, again, other = (augment(GRAY, row(**{kind: each}), spec) for each in (0.9, 0.9, 0.91))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_crop_loses_its_share_and_lies_anywhere_within():
+    down, across = np.mgrid[:96, :128]
+    pixels = np.stack([2 * down, across, across], axis=2).astype(np.uint8)
+    corners = []
+    for drawn in np.linspace(0.98, 1, 60, endpoint=False):
+        found = augment(pixels, row(crop=drawn), only(crop=0.4)).astype(float)
+        lost = 0.4 * (2 * drawn - 1)
+        assert np.ptp(found[..., 0]) / 2 == pytest.approx(95 * (1 - lost), abs=2)
+        assert np.ptp(found[..., 1]) == pytest.approx(127 * (1 - lost), abs=2)
+        corners.append(found[0, 0, :2] / (2, 1))
+    assert np.min(corners, axis=0) == pytest.approx([0, 0], abs=6)
+    assert np.max(corners, axis=0) == pytest.approx([0.4 * 95, 0.4 * 127], abs=6)
+
+
+def test_a_movement_smears_along_one_line_and_adds_nothing():
+    pixels = np.zeros((65, 65, 1), np.uint8)
+    pixels[32, 32] = 255
+    for drawn in np.linspace(0.6, 1, 20, endpoint=False):
+        found = augment(pixels, row(movement=drawn), only(movement=21)).astype(float)[..., 0]
+        rows, columns = np.nonzero(found)
+        length = np.hypot(np.ptp(rows), np.ptp(columns))
+        assert length == pytest.approx(21 * (2 * drawn - 1), abs=3.5)
+        assert np.ptp(rows) <= np.ptp(columns) + 3, "within 45 degrees of the horizontal"
+        assert found.sum() == pytest.approx(255, abs=30)
+        assert (rows.mean(), columns.mean()) == pytest.approx((32, 32), abs=0.6)
+
+
+def test_a_grid_is_whiter_in_lines_and_to_one_side():
+    flat = np.full((20, 240, 1), 40, np.uint8)
+    sides = []
+    for drawn in np.linspace(0.9, 1, 20, endpoint=False):
+        found = augment(flat, row(grid=drawn), only(grid=0.1)).astype(float)[..., 0]
+        assert (found == found[:1]).all(), "the lines stand upright"
+        depth = 25.5 * (2 * drawn - 1)
+        assert found.min() >= 40
+        assert found.max() <= 40 + 4 * depth + 1
+        assert np.ptp(found[0, :12]) == pytest.approx(depth, rel=0.4)
+        strengths = np.abs(np.fft.rfft(found[0] - found[0].mean()))
+        assert 240 / 6.2 < 20 + strengths[20:].argmax() < 240 / 2.9, "3 to 6 pixels from each other"
+        sides.append(np.sign(found[0, :24].mean() - found[0, -24:].mean()))
+    assert set(sides) == {-1, 1}
+
+
 def test_contrast_and_brightness_are_lines_about_the_mean():
     pixels = np.array([[100, 120], [140, 160]], np.uint8)[..., None]  # mean 130
     stretched = augment(pixels, row(contrast=1.0), only(contrast=0.5))
@@ -131,7 +188,7 @@ def test_contrast_and_brightness_are_lines_about_the_mean():
 def test_shape_and_type_stay():
     for pixels in (GRAY, RGB):
         for drawn in draw(50, seed=5, epoch=1):
-            for spec in (Augmentation(), Augmentation(aspect=1, blur=2, noise=0.1, jpeg=True)):
+            for spec in (Augmentation(), FILED, MISHAPS):
                 found = augment(pixels, drawn, spec)
                 assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
 
@@ -141,7 +198,7 @@ BEFORE = [0.459241, -0.808262, -0.063317, -0.175554, -0.799583, 0.508758, 0.9795
 
 def test_what_is_drawn_follows_from_seed_epoch_and_index():
     first = draw(100, seed=7, epoch=3)
-    assert first.shape == (100, 11)
+    assert first.shape == (100, 14)
     assert first.dtype == np.float32
     assert -1 <= first.min() < -0.9
     assert 0.9 < first.max() < 1
