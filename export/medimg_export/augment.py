@@ -54,9 +54,16 @@ def augment(
     swayed, askew, cropped = map(float, drawn[11:])
     if (lost := _of_few(cropped) * spec.crop) > 0:
         movement = _part(lost, (height, width), _generator(cropped)) @ _square(movement)
-    moved = cv2.warpAffine(
-        pixels, movement, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).reshape(pixels.shape)
+    moved = _as(
+        pixels,
+        cv2.warpAffine(
+            pixels,
+            movement,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+    )
     if (length := _of_few(swayed) * spec.movement) > 0:
         moved = _swayed(moved, length, _generator(swayed))
     if (depth := _of_few(askew) * spec.grid) > 0:
@@ -65,7 +72,7 @@ def augment(
     mean = float(moved.mean())
     levels = (np.arange(256) - mean) * gain + mean + brightness * spec.brightness * 255
     table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    return _as_filed(table[moved.astype(np.uint8, copy=False)], drawn[8:11], spec)
+    return _as_filed(table[moved], drawn[8:11], spec)
 
 
 def _of_few(drawn: float) -> float:
@@ -78,7 +85,12 @@ def _generator(drawn: float) -> np.random.Generator:
     return np.random.default_rng(int(drawn * 2**24))
 
 
-def _square(movement: NDArray[np.float64]) -> NDArray[np.float64]:
+def _as(pixels: NDArray[np.uint8], changed: NDArray[Any]) -> NDArray[np.uint8]:
+    """What OpenCV returns, (H, W) for one channel, in the shape of what it was given."""
+    return changed.reshape(pixels.shape).astype(np.uint8, copy=False)
+
+
+def _square(movement: NDArray) -> NDArray[np.float64]:
     """(2, 3) -> (3, 3), which can be multiplied."""
     return np.vstack([movement, [0, 0, 1]])
 
@@ -102,10 +114,11 @@ def _swayed(
     angle = np.deg2rad(generator.uniform(-STEEPEST, STEEPEST))
     side = 2 * int(np.ceil(length / 2)) + 3
     way = np.array([np.cos(angle), np.sin(angle)]) * length / 2
-    ends = [np.rint((side // 2 + each) * 256).astype(int).tolist() for each in (-way, way)]
-    kernel = cv2.line(np.zeros((side, side), np.uint8), *ends, 255, 1, cv2.LINE_AA, 8)
+    first, last = (np.rint((side // 2 + each) * 256).astype(int).tolist() for each in (-way, way))
+    kernel = np.zeros((side, side), np.uint8)
+    cv2.line(kernel, first, last, 255, 1, cv2.LINE_AA, 8)
     weights = kernel.astype(np.float32) / kernel.sum(dtype=np.float32)
-    return cv2.filter2D(pixels, -1, weights, borderType=cv2.BORDER_REPLICATE).reshape(pixels.shape)
+    return _as(pixels, cv2.filter2D(pixels, -1, weights, borderType=cv2.BORDER_REPLICATE))
 
 
 def _under_grid(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import typer.core
@@ -66,7 +66,8 @@ class _Commands(Mapping[str, Any]):
 
 class _Group(typer.core.TyperGroup):
     def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes | {"commands": _Commands()})
+        super().__init__(**attributes)
+        self.commands = cast(dict, _Commands())
 
 
 app = typer.Typer(
