@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medimg_edge import models, state
 from medimg_edge.bundle import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURES, Bundle
@@ -26,7 +26,9 @@ from medimg_edge.errors import (
     SignerRevoked,
     SignerUnknown,
 )
-from medimg_edge.ssh_signature import MAX_BYTES, PublicKey, signer
+
+if TYPE_CHECKING:
+    from medimg_edge.ssh_signature import PublicKey
 
 RELEASE = models.FOLDER / "release.pub"
 RELEASE_NAME = "medimg-edge"
@@ -200,6 +202,8 @@ def signatures(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _signer(manifest: bytes, name: str, armored: bytes) -> PublicKey:
+    from medimg_edge.ssh_signature import signer
+
     try:
         return signer(manifest, armored)
     except SignatureInvalid as error:
@@ -207,6 +211,8 @@ def _signer(manifest: bytes, name: str, armored: bytes) -> PublicKey:
 
 
 def _signature(file: Path) -> bytes:
+    from medimg_edge.ssh_signature import MAX_BYTES
+
     if file.suffix != SUFFIX or not _NAME.fullmatch(file.stem):
         raise SignatureInvalid(
             f"{SIGNATURES}/{file.name[:80]} is no signature: NAME.sig files are accepted."
@@ -224,6 +230,8 @@ def _signature(file: Path) -> bytes:
 
 def read_key(path: Path) -> PublicKey:
     """A .pub file. Raises KeyInvalid."""
+    from medimg_edge.ssh_signature import MAX_BYTES, PublicKey
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -18,7 +18,7 @@ from medimg_edge.kiosk import ledger_file
 from medimg_edge.kiosk.chain import GENESIS, Pruned, sealed
 from medimg_edge.kiosk.kept import body_of
 from medimg_edge.kiosk.ledger import Ledger
-from medimg_edge.kiosk.ledger_file import NAME
+from medimg_edge.kiosk.ledger_file import NAME, open_to_write
 from medimg_edge.kiosk.ledger_reader import COLUMNS, entries, stamp, verify
 from medimg_edge.kiosk.retention import through
 from tests.device.ledger_writing import new
@@ -91,7 +91,7 @@ def record(folder: Path, times: Iterable[datetime]) -> list[str]:
     """A record whose answers were written at these times; their ids."""
     Ledger(folder).close()
     previous, ids = GENESIS, []
-    with closing(sqlite3.connect(folder / NAME)) as connection, connection:
+    with closing(open_to_write(folder / NAME, "FULL")) as connection:
         for sequence, time in enumerate(times, 1):
             given = new()
             entry = sealed(sequence, stamp(time), "answer", given.id, body_of(given), previous)
