@@ -65,7 +65,7 @@ def load_ours(bundle: str, shape: list[int], setting: dict[str, Any], **_: Any) 
     """medimg-edge itself."""
     from medimg_edge import Classifier
 
-    classifier = Classifier(bundle, profile=None, **setting)
+    classifier = Classifier(bundle, profile=None, force=True, **setting)
 
     def answer(path: str) -> float:
         return classifier.predict(path).findings[0].probability

@@ -93,12 +93,12 @@ class Yard:
 
     def infer(self, *words: object) -> list[str]:
         """``infer`` with that artifact, and nothing of a site."""
-        fixed = ("--bundle", self.bundle.path, "--artifact", self.artifact, "--profile", "none")
-        return medimg_edge("--quiet", "infer", *words, *fixed)
+        fixed = ("--bundle", self.bundle.path, "--artifact", self.artifact)
+        return medimg_edge("--quiet", "infer", *words, *fixed, "--profile", "none", "--force")
 
     def infer_as_tuned(self, *words: object) -> list[str]:
         """``infer`` by what ``tune`` has chosen, where it has."""
-        fixed = ("--bundle", self.bundle.path, "--profile", "none")
+        fixed = ("--bundle", self.bundle.path, "--profile", "none", "--force")
         state = f"MEDIMG_EDGE_STATE={self.state}"
         return ["env", state, *medimg_edge("--quiet", "infer", *words, *fixed)]
 
