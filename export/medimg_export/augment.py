@@ -153,7 +153,7 @@ def _as_filed(
         changed = np.clip(np.rint(changed + grain.reshape(changed.shape)), 0, 255).astype(np.uint8)
     if spec.jpeg and jpeg > 0:
         changed = as_jpeg(changed, round(np.interp(jpeg, (0, 1), QUALITIES)))
-    return changed.astype(np.uint8, copy=False).reshape(pixels.shape)
+    return _as(pixels, changed)
 
 
 def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

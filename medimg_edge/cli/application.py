@@ -41,7 +41,7 @@ COMMANDS = {
     "audit": "audit",
 }
 """The module beside this one that has a command, or a group of them, by that name. A cold start
-imports what is asked for, and no other: all of them take as long as an answer."""
+imports what is asked for, and no other."""
 
 
 class _Commands(Mapping[str, Any]):
@@ -49,13 +49,13 @@ class _Commands(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         found = getattr(import_module(f"medimg_edge.cli.{COMMANDS[name]}"), name)
-        if not isinstance(found, typer.Typer):
-            alone = typer.Typer(
-                add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-            )
-            alone.command(name)(found)
-            found = alone
-        return typer.main.get_command(found)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
+        alone = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+        alone.command(name)(found)
+        return typer.main.get_command(alone)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

@@ -13,7 +13,6 @@ audit = typer.Typer(
     name="audit",
     help="Check the record of a kiosk, and export it; also while `serve` is running.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -13,7 +13,6 @@ keys = typer.Typer(
     name="keys",
     help="Keys that bundles are signed with, and which of them are trusted here.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -19,7 +19,6 @@ kiosk = typer.Typer(
     name="kiosk",
     help="Make a machine a reading station.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 

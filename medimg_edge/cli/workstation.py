@@ -21,7 +21,6 @@ data = typer.Typer(
     name="data",
     help="Look at a data set before training, fetch published ones, make synthetic ones.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
