@@ -153,7 +153,7 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
         if not (seen / "metrics.json").exists():
             options = ("--artifact", artifact, "--looks", LOOKS, *row.options)
             _call("evaluate", bundle, data, "--out", seen, *options)
-    minutes = json.loads((run / "run.json").read_bytes())["seconds"] / 60
+    minutes = sum(float(each["seconds"] or 0) for each in table.stored(run / "history.csv")) / 60
     float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
     commit = _beside(run, "commit").read_text()
     known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}
