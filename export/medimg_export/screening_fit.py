@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from medimg_edge.novelty import Arrays
 from medimg_edge.preprocess import Area
 from medimg_edge.screening import Upright, cells, content, looks
 from medimg_export import novelty_fit
+from medimg_export.augment import augment, draw
 from medimg_export.novelty_fit import Embeddings, Head
 from medimg_export.outliers import outliers
 from medimg_export.prepared import Prepared
@@ -27,7 +28,10 @@ RIDGE = 0.1
 """Of the mean variance of a cell: weights of neighbours then do not cancel each other."""
 
 MOST_TRAINING = 5000
-"""Training images that a detector is fitted on."""
+"""Training images that a detector is fitted on, each as it is and as training drew it."""
+
+DRAW = 20_000
+"""Of the augmentation: no epoch of a training has this number, and no draw of validation."""
 
 _FEW = 0.001
 _HALF = 0.5
@@ -132,8 +136,7 @@ def _novelty(
             f"no detector of unlike images: {len(train)} training images (at least "
             f"{novelty_fit.LEAST}), {depth} features (at most {novelty_fit.MOST_FEATURES})"
         ]
-    pixels = prepared.cached.pixels
-    inside = run(pixels[row] for row in train)
+    inside = run(_as_trained(prepared, train))
     seen = {name: each for name, each in val.items() if each is not None}
     if inside is None or not seen:
         return None, ["no detector of unlike images: the network returns no embedding"]
@@ -144,7 +147,13 @@ def _novelty(
         kind: found for kind, each in drawn.pixels.items() if (found := run(each)) is not None
     }
     fitted = novelty_fit.fit(
-        task, inside, prepared.y[train], next(iter(seen.values())), head, outside, drawn.chosen_by
+        task,
+        inside,
+        np.concatenate([prepared.y[train]] * 2),
+        next(iter(seen.values())),
+        head,
+        outside,
+        drawn.chosen_by,
     )
     return (
         Novelty(
@@ -159,6 +168,14 @@ def _novelty(
         ),
         [],
     )
+
+
+def _as_trained(prepared: Prepared, rows: NDArray[np.intp]) -> Iterator[NDArray[np.uint8]]:
+    """Each as it is, then each under one draw: what a network was trained to bear is no outlier."""
+    training, pixels = prepared.recipe.training, prepared.cached.pixels
+    drawn = draw(len(pixels), seed=training.seed, epoch=DRAW)
+    yield from (pixels[row] for row in rows)
+    yield from (augment(pixels[row], drawn[row], training.augmentation) for row in rows)
 
 
 def _written(folder: Path, arrays: Arrays) -> dict[str, str]:

@@ -94,6 +94,24 @@ def test_the_export_tells_what_it_turns_away(exported):
     assert f"by {screening(exported.bundle.path).novelty.method}" in told  # type: ignore[union-attr]
 
 
+def test_the_detector_knows_images_as_training_saw_them(prepared, tmp_path):
+    """Each as it is, then each once more under a draw of the augmentation."""
+    head = Head(np.ones((1, 64), np.float32), np.zeros(1, np.float32))
+    seen: list[list[np.ndarray]] = []
+
+    def run(pixels: Iterable[np.ndarray]) -> np.ndarray:
+        seen.append([*pixels])
+        return np.stack([each[::4, ::4].reshape(-1)[:64].astype(np.float32) for each in seen[-1]])
+
+    val = run(prepared.cached.pixels[row] for row in prepared.splits.val)
+    screening_fit.fit(tmp_path, prepared, "binary", head, run, {"model.onnx": val})
+    trained = prepared.cached.pixels[prepared.splits.train]
+    plain, drawn = np.split(np.stack(seen[1]), 2)
+    assert np.array_equal(plain, trained)
+    for each, other in zip(plain, drawn, strict=True):
+        assert not np.array_equal(each, other)
+
+
 def test_a_model_that_sees_no_outlier_has_no_detector(prepared, tmp_path):
     """Its window lies beyond what is drawn: each is blank to it."""
     spec = msgspec.structs.replace(
