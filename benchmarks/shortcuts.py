@@ -103,7 +103,7 @@ def main() -> None:
     _print_shapes(arguments.data / ORIGINALS)
     _print_spectra(arguments.data / COPY)
     for path in arguments.bundles:
-        classifier = Classifier(Bundle.open(path), profile=None)
+        classifier = Classifier(Bundle.open(path), profile=None, screened=False)
         _print_exchanged(classifier, arguments.data / COPY)
         _print_originals(classifier, arguments.data)
 
