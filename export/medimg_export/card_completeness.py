@@ -189,6 +189,8 @@ def _weights(facts: Facts) -> str:
     """Where the network's weights came from; unknown for a model that was trained elsewhere."""
     if not _is_trained_here(facts):
         return ""
+    if started := facts.manifest.training.get("weights"):
+        return f"an earlier run's, sha256 {started['sha256']}"
     pretrained = facts.recipe.training.pretrained and _network(facts) == "efficientnet-lite0"
     return "ImageNet (efficientnet-lite0, Apache-2.0)" if pretrained else "none, drawn by the seed"
 
@@ -197,7 +199,9 @@ def _training(facts: Facts) -> str:
     if not _is_trained_here(facts):
         return ""
     seed = facts.manifest.training.get("seed", facts.recipe.training.seed)
-    return f"as `training` in `manifest.json` says, seed {seed}"
+    beside = facts.manifest.training.get("unlabelled")
+    more = f", beside {beside['used']} images without labels" if beside else ""
+    return f"as `training` in `manifest.json` says, seed {seed}{more}"
 
 
 def _is_trained_here(facts: Facts) -> bool:

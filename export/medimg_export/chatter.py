@@ -59,10 +59,12 @@ def conversion(task: str, advice: str) -> Iterator[None]:
 def load_tensorflow() -> None:
     """Import TensorFlow in silence, before anything else does.
 
-    It greets every user with the drivers it misses: from C++, before it can be asked not to.
+    It greets every user with the drivers it misses: from C++, before it can be asked not to. Its
+    advice on retracing is for whoever writes a training, not for whoever waits for one.
     """
     with tempfile.TemporaryFile() as log, _captured(log):
-        import tensorflow  # noqa: F401
+        import tensorflow
+    tensorflow.get_logger().setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

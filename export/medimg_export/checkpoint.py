@@ -34,13 +34,14 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def identity_of(recipe: Recipe, data: str) -> dict[str, Any]:
+def identity_of(recipe: Recipe, data: str, **more: str) -> dict[str, Any]:
     """What a training goes on with: the parts of its recipe that weights follow from, its images.
 
-    data: the fingerprint of the data set.
+    data: the fingerprint of the data set. more: what else it began with.
     """
     parts = msgspec.to_builtins(recipe)
-    return {"recipe": {part: parts[part] for part in ("data", "pixels", "training")}, "data": data}
+    kept = {part: parts[part] for part in ("data", "pixels", "training")}
+    return {"recipe": kept, "data": data, **more}
 
 
 def save(path: Path, model: keras.Model, state: State, identity: dict[str, Any]) -> None:
@@ -105,6 +106,7 @@ def load(path: Path, model: keras.Model, identity: dict[str, Any]) -> State | No
 
 def _stored_identity(stored: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        return identity_of(recall(stored["recipe"]), stored["data"])
+        more = {name: value for name, value in stored.items() if name not in ("recipe", "data")}
+        return identity_of(recall(stored["recipe"]), stored["data"], **more)
     except (RecipeError, KeyError, TypeError):
         return None

@@ -24,16 +24,20 @@ from medimg_export.labelling import in_task_order, names_of, plain_negatives, re
 from medimg_export.listing import Listing, Problem, Row, Split, compiled, first_few
 from medimg_export.npz import ArrayRow
 from medimg_export.npz_listing import list_npz
+from medimg_export.unlabelled_folder import list_unlabelled
 
-__all__ = ["ArrayRow", "Dataset", "Problem", "Sample", "Split", "open_dataset"]
+__all__ = ["ArrayRow", "Dataset", "Problem", "Sample", "Split", "open_dataset", "open_unlabelled"]
+
+NOBODY_SAID = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image.
+    """One image.
 
     name: path below the data set with forward slashes, or ``val/00012`` for a row of an ``.npz``.
-    label: index into ``Dataset.labels``; multilabel: 0 or 1 for each of them.
+    label: index into ``Dataset.labels``; multilabel: 0 or 1 for each of them; NOBODY_SAID where it
+        is one of ``open_unlabelled``.
     split: what the data set says; None where it leaves the choice to ``make_splits``.
     group: what must stay on one side of a split (the patient); None: the image stands alone.
     """
@@ -141,6 +145,34 @@ def open_dataset(
         samples,
         (*listing.notes, *notes, *note, *group_notes),
         (*listing.problems, *_unused(ordered, rows)),
+    )
+
+
+def open_unlabelled(
+    path: Path, *, group_pattern: str | None = None, modality: Sequence[str] = ()
+) -> Dataset:
+    """A folder of images that nobody labelled; its task means nothing.
+
+    group_pattern, modality: as for ``open_dataset``; an image that the pattern does not match has
+    no group.
+
+    Raises DataMissing, DataInvalid, TooFewImages.
+    """
+    listing = Listing(list_unlabelled(path))
+    listing = _printable(with_headers(path, listing, modality=modality, patients=False))
+    rows, notes = listing.rows, []
+    if group_pattern is not None:
+        expression = compiled(group_pattern, "group")
+        groups = [_group(row, expression, "/" in group_pattern) for row in rows]
+        rows = [replace(row, group=group) for row, group in zip(rows, groups, strict=True)]
+        if unmatched := groups.count(None):
+            notes.append(
+                f"The group pattern does not match {unmatched} of {len(rows)} names of images "
+                "without labels, whose patients are unknown."
+            )
+    samples = tuple(Sample(row.name, row.source, NOBODY_SAID, None, row.group) for row in rows)
+    return Dataset(
+        path, (), "multiclass", samples, (*listing.notes, *notes), tuple(listing.problems)
     )
 
 

@@ -18,10 +18,11 @@ from medimg_edge.classifier import Progress
 from medimg_edge.manifest import Preprocessing
 from medimg_export import splits
 from medimg_export.chatter import load_tensorflow
-from medimg_export.dataset import Dataset, Sample, open_dataset
+from medimg_export.dataset import Dataset, Sample, open_dataset, open_unlabelled
 from medimg_export.npz import ArrayRow
 from medimg_export.pixel_cache import CachedPixels, PixelCache
 from medimg_export.recipe import Recipe, override
+from medimg_export.unlabelled import Unlabelled, alone, beside, kept_apart
 
 SMALL = 96
 """Below this many pixels ``auto`` takes the small backbone."""
@@ -31,7 +32,8 @@ SMALL = 96
 class Prepared:
     """Images, labels and splits by row.
 
-    cached.pixels: uint8 (N, H, W, C), on disk. y: int64 (N,) or, multilabel, (N, K).
+    cached.pixels: uint8 (N, H, W, C), on disk. y: int64 (N,) or, multilabel, (N, K). unlabelled:
+    what is learned from beside them.
     """
 
     recipe: Recipe
@@ -40,6 +42,7 @@ class Prepared:
     cached: CachedPixels
     splits: splits.Splits
     y: NDArray[np.int64]
+    unlabelled: Unlabelled | None = None
 
     def rows(self, split: Literal["train", "val", "test"]) -> NDArray[np.intp]:
         """The rows of one split."""
@@ -54,9 +57,18 @@ class Prepared:
         """The encoded images behind rows."""
         return [self.cached.samples[row] for row in rows]
 
+    @property
+    def kept_apart(self) -> str:
+        """Which images judge, whatever else they are called: see ``unlabelled``."""
+        return kept_apart(self.cached, self.splits)
+
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says of the data."""
-        return splits.describe(self.dataset, self.cached, self.splits)
+        found = splits.describe(self.dataset, self.cached, self.splits)
+        if self.unlabelled:
+            found["unlabelled"] = self.unlabelled.describe()
+            found["notes"] += self.unlabelled.notes
+        return found
 
 
 def prepare(
@@ -65,10 +77,12 @@ def prepare(
     progress: Progress | None = None,
     *,
     order: Sequence[str] | None = None,
+    unlabelled: Path | None = None,
 ) -> Prepared:
     """Read, cache and split. The returned recipe has its size and backbone filled in.
 
     order: number the labels so, where a model has its outputs in this order.
+    unlabelled: a folder of more images, which nobody labelled.
 
     Raises DataError where the data set cannot be used, RecipeError.
     """
@@ -86,15 +100,42 @@ def prepare(
     recipe = _filled(recipe, dataset)
     preprocessing = preprocessing_of(recipe)
     cached = PixelCache().build(dataset, preprocessing, progress)
+    divided = splits.make_splits(cached, seed=recipe.training.seed, drop_overlap=spec.drop_overlap)
     return Prepared(
         recipe=recipe,
         preprocessing=preprocessing,
         dataset=dataset,
         cached=cached,
-        splits=splits.make_splits(
-            cached, seed=recipe.training.seed, drop_overlap=spec.drop_overlap
-        ),
+        splits=divided,
         y=np.array([sample.label for sample in cached.samples], np.int64),
+        unlabelled=None
+        if unlabelled is None
+        else beside(_unlabelled(unlabelled, recipe), cached, divided, preprocessing, progress),
+    )
+
+
+def prepare_unlabelled(
+    images: Path, recipe: Recipe, labelled: Path | None = None, progress: Progress | None = None
+) -> tuple[Unlabelled, Recipe, Preprocessing]:
+    """A folder of images without labels; the recipe with its size and backbone filled in.
+
+    labelled: a data set of whose validation and test nothing may be learned.
+
+    Raises as ``prepare``.
+    """
+    if labelled is not None:
+        prepared = prepare(labelled, recipe, progress, unlabelled=images)
+        assert prepared.unlabelled is not None
+        return prepared.unlabelled, prepared.recipe, prepared.preprocessing
+    dataset = _unlabelled(images, recipe)
+    recipe = _filled(recipe, dataset)
+    preprocessing = preprocessing_of(recipe)
+    return alone(dataset, preprocessing, progress), recipe, preprocessing
+
+
+def _unlabelled(path: Path, recipe: Recipe) -> Dataset:
+    return open_unlabelled(
+        path, group_pattern=recipe.data.group_pattern, modality=recipe.card.modality
     )
 
 

@@ -92,6 +92,51 @@ class Augmentation(Struct, frozen=True):
     images; one that stands askew adds up to three times as much to one side."""
 
 
+def at_least(spec: Augmentation, least: Augmentation) -> Augmentation:
+    """``spec``, with of every kind as much as ``least`` has; mirrored only where ``least`` is."""
+    larger = {
+        name: max(value, getattr(least, name))
+        for name, value in msgspec.structs.asdict(spec).items()
+    }
+    return Augmentation(**larger | {"flip": least.flip})
+
+
+class SemiSupervised(Struct, frozen=True):
+    """What is learned from images without labels, where ``train`` is given some."""
+
+    method: Literal["fixmatch", "mean-teacher"] = "fixmatch"
+    """fixmatch: the teacher's answer on a weakly changed image, where it is sure, is the label of
+    the strongly changed one (Sohn et al. 2020). mean-teacher: its probability always is (Tarvainen
+    and Valpola 2017). The teacher is the moving average of the network in both."""
+    weight: Positive = 1.0
+    """Of their loss, against that of the labelled images."""
+    warmup: Share = 0.2
+    """Share of all steps until the weight is whole."""
+    ratio: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
+    """Images without a label for each with one, in a step."""
+    confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
+    """fixmatch: how sure the teacher has to be."""
+    decay: Share = 0.99
+    """Of the moving average, at each step; less at the first, which are few to remember."""
+    align: bool = True
+    """Keep the prevalence of the labelled images as they are, whatever ``balance`` makes of their
+    loss: the teacher's answers are corrected by what it has answered on the whole (Berthelot et al.
+    2020), so that it cannot drift to one class."""
+    strong: Augmentation = Augmentation(
+        rotation=15.0,
+        shift=0.10,
+        zoom=0.30,
+        contrast=0.50,
+        brightness=0.20,
+        blur=1.5,
+        noise=0.05,
+        jpeg=True,
+        crop=0.4,
+    )
+    """What the network has to see through, and of every kind at least as much as the weak one has,
+    which is ``training.augmentation``. A table here replaces all of this."""
+
+
 class Training(Struct, frozen=True):
     """The schedule. ``None`` is the backbone's default."""
 
@@ -113,6 +158,33 @@ class Training(Struct, frozen=True):
     where these do not cross it."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     augmentation: Augmentation = Augmentation()
+    semi: SemiSupervised = SemiSupervised()
+
+
+class Pretraining(Struct, frozen=True):
+    """``pretrain``: two views of an image are to be known as one among all others of a step.
+
+    SimCLR (Chen et al. 2020): the normalised temperature-scaled cross-entropy of a projection.
+    """
+
+    epochs: Epochs = 50
+    batch: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 128
+    learning_rate: Positive = 1e-3
+    temperature: Positive = 0.2
+    width: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 128
+    """Of the projection; its hidden layer is twice as wide."""
+    augmentation: Augmentation = Augmentation(
+        rotation=15.0,
+        shift=0.15,
+        zoom=0.45,
+        contrast=0.60,
+        brightness=0.25,
+        aspect=0.3,
+        blur=2.0,
+        noise=0.05,
+        crop=0.5,
+    )
+    """What two views may differ in: this, and at least ``training.augmentation``."""
 
 
 class Decision(Struct, frozen=True):
@@ -174,6 +246,7 @@ class Recipe(Struct, frozen=True):
     data: Data = Data()
     pixels: Pixels = Pixels()
     training: Training = Training()
+    pretraining: Pretraining = Pretraining()
     decision: Decision = Decision()
     model: Foreign = Foreign()
 

@@ -28,6 +28,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT = "#1b2733", "#8896a4"
 BAND_RESAMPLES = 300
+LOSSES = {
+    "loss": "training",
+    "val_loss": "validation",
+    "supervised": "of labelled images",
+    "unsupervised": "of the others",
+}
 GRID = np.linspace(0, 1, 101)  # where a band is drawn
 SETTLED = 0.1  # share of images from which on an error is not that of a handful
 IN_AXES = 3  # more legend entries than this would cover the curves
@@ -174,14 +180,22 @@ def coverage(curve: CoverageCurve) -> str:
 
 
 def learning(history: list[dict[str, Any]]) -> str:
-    """Loss and validation AUC by epoch; stages are told apart, the best epoch is marked."""
+    """Loss and validation AUC by epoch; stages are told apart, the best epoch is marked.
+
+    With images without labels also the two parts of the loss, and how often the teacher was sure.
+    """
+    taught = np.isfinite(sure := _series(history, "confident")).any()
     with _figure("learning", "Learning curves by epoch", size=(8.6, 3.2)) as figure:
-        left, right = figure.subplots(1, 2)
+        left, *middle, right = figure.subplots(1, 3 if taught else 2)
         steps = np.arange(1, len(history) + 1)
-        for index, (name, label) in enumerate((("loss", "training"), ("val_loss", "validation"))):
+        for index, (name, label) in enumerate(LOSSES.items()):
             if np.isfinite(losses := _series(history, name)).any():
                 left.plot(steps, losses, marker=".", label=label, **_line(index))
         left.set(xlabel="epoch", ylabel="loss")
+        for axes in middle:
+            left.set_ylim(top=1.5 * left.get_ylim()[1])  # room for a longer legend
+            axes.plot(steps, sure, marker=".", color=COLORS[2])
+            axes.set(xlabel="epoch", ylabel="unlabelled images that counted", ylim=(-0.03, 1.03))
         aucs = _series(history, "val_auc")
         right.plot(steps, aucs, marker=".", color=COLORS[1])
         right.set(xlabel="epoch", ylabel="validation AUC")
@@ -189,7 +203,7 @@ def learning(history: list[dict[str, Any]]) -> str:
             best = int(np.nanargmax(aucs))
             _mark(right, 1, float(steps[best]), float(aucs[best]))
             right.set_xlabel(f"epoch; best {aucs[best]:.4f} after {best + 1}")
-        for axes in (left, right):
+        for axes in (left, *middle, right):
             axes.set_xlim(0.5, len(history) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             _stages(axes, history)

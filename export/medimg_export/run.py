@@ -35,6 +35,8 @@ from medimg_export.graph import deployable
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import RECORD, Recipe
 from medimg_export.report import Example, pick_examples, write_report
+from medimg_export.semi_supervised import TERMS
+from medimg_export.start import Start
 from medimg_export.train import logits_of, probabilities, train, with_draws
 
 MODEL = "model.keras"
@@ -54,6 +56,8 @@ class Record(msgspec.Struct, frozen=True):
     best_epoch: int
     seconds: float
     versions: dict[str, str]
+    kept_apart: str | None = None
+    weights: dict[str, str] | None = None
     schema: int = 1
 
 
@@ -94,6 +98,7 @@ def make_run(
     prepared: Prepared,
     folder: Path,
     *,
+    start: Start | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
@@ -104,15 +109,15 @@ def make_run(
     """
     require_free(folder, resume)
     started = time.perf_counter()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made: {error.strerror}.") from error
-    trained = train(prepared, folder, resume=resume, progress=progress, report=report)
-    _save(trained.model, folder / MODEL)
+    make_folder(folder)
+    trained = train(prepared, folder, start=start, resume=resume, progress=progress, report=report)
+    save_model(trained.model, folder / MODEL)
 
     task, labels = prepared.dataset.task, prepared.dataset.labels
     rows = prepared.splits.val
+    described = prepared.describe()
+    if start and (note := start.note(prepared.kept_apart)):
+        described["notes"].append(note)
     y, groups = prepared.y[rows], prepared.groups(rows)
     draws = prepared.recipe.training.validation_draws
     logits = logits_of(trained.model, prepared, rows, progress)
@@ -125,7 +130,7 @@ def make_run(
     record = Record(
         recipe=prepared.recipe,
         data=printable(str(prepared.dataset.path.resolve())),
-        dataset=prepared.describe(),
+        dataset=described,
         task=task,
         labels=labels,
         temperature=temperature,
@@ -133,6 +138,8 @@ def make_run(
         best_epoch=trained.best_epoch,
         seconds=round(time.perf_counter() - started, 1),
         versions=versions(),
+        kept_apart=prepared.kept_apart,
+        weights=start.describe() if start else None,
     )
     thresholds = {label: point.threshold for label, point in decision.items()} or None
     found = metrics.evaluate(task, labels, y, p, thresholds=thresholds, groups=groups)
@@ -154,14 +161,23 @@ def make_run(
         thresholds=thresholds,
         history=trained.history,
         examples=_examples(prepared, trained.model, y, p, thresholds),
-        notes=[*prepared.dataset.notes, *prepared.splits.notes],
+        notes=described["notes"],
         groups=groups,
     )
     write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
     return Run(folder, record), found
 
 
-def _save(model: keras.Model, path: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be made: {error.strerror}.") from error
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """In one step, so that a file there is always whole. Raises WriteError."""
     partial = path.with_name("model.partial.keras")
     try:
         model.save(partial)
@@ -232,6 +248,9 @@ def versions() -> dict[str, str]:
 def _facts(record: Record) -> list[tuple[str, str]]:
     splits = record.dataset["splits"]
     images = ", ".join(f"{name} {found['images']}" for name, found in splits.items())
+    beside = record.dataset.get("unlabelled")
+    if beside:
+        images += f", without labels {beside['used']}"
     return [
         ("Backbone", record.recipe.training.backbone),
         ("Input", f"{record.recipe.pixels.size} pixels, {record.recipe.pixels.geometry}"),
@@ -279,7 +298,9 @@ def _examples(
 
 def _csv(history: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
-    columns = ["stage", "epoch", "loss", "val_auc", "seconds"]
+    columns = ["stage", "epoch", "loss", *TERMS, "val_auc", "seconds"]
+    told = {name for row in history for name in row}
+    columns = [each for each in columns if each not in TERMS or each in told]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)

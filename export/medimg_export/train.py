@@ -7,6 +7,7 @@ op determinism is on; the order of the images, their augmentation and the dropou
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,14 +27,21 @@ from medimg_export import backbones, checkpoint
 from medimg_export.augment import augment, draw
 from medimg_export.metrics import auc
 from medimg_export.prepared import Prepared, Progress
-from medimg_export.recipe import Recipe
+from medimg_export.recipe import Recipe, at_least
+from medimg_export.semi_supervised import Learner, prior
+from medimg_export.start import Start
 
 PREDICT_BATCH = 64
 BEYOND_TRAINING = 10_000
 """The draws that validation sees: no epoch of a training has this number."""
+PASSES_AT_ONCE = 4
+"""Over the labelled images, whose draws are held: steps are made ready side by side."""
+WEAK, STRONG = 1_000_000, 2_000_000
+"""Where the draws of unlabelled images begin: others than those of labelled ones."""
 
 HEAD_RATE = 3e-3
 """For the head alone, on features that do not change: a convex problem takes a large rate."""
+HEAD_EPOCHS = 15
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ SCHEDULES = {
     "baseline": Schedule(0, 20, 1e-3, patience=6),
     "tiny": Schedule(0, 40, 3e-3, patience=12),
     # Few epochs: at 224 pixels each takes minutes on two cores, and the weights know edges already.
-    "efficientnet-lite0": Schedule(15, 4, 5e-4, patience=3),
+    "efficientnet-lite0": Schedule(HEAD_EPOCHS, 4, 5e-4, patience=3),
 }
 
 
@@ -62,7 +70,8 @@ SCHEDULES = {
 class Trained:
     """The weights with the best validation AUC, and how training went.
 
-    history: one row an epoch: stage, epoch, loss, val_auc, seconds.
+    history: one row an epoch: stage, epoch, loss, val_auc, seconds, and with unlabelled images the
+        terms of ``semi_supervised``.
     """
 
     model: keras.Model
@@ -70,15 +79,20 @@ class Trained:
     best_epoch: int
 
 
-def schedule_of(recipe: Recipe) -> Schedule:
-    """The backbone's schedule, with what the recipe says instead."""
+def schedule_of(recipe: Recipe, *, given: bool = False) -> Schedule:
+    """The backbone's schedule, with what the recipe says instead.
+
+    given: it starts with weights that were learned before, whatever the backbone.
+    """
     training = recipe.training
     own = msgspec.structs.asdict(training)
     values = {
         name: default if own[name] is None else own[name]
         for name, default in vars(SCHEDULES[training.backbone]).items()
     }
-    if not (training.pretrained and backbones.find(training.backbone).pretrained):
+    if given and training.head_epochs is None:
+        values["head_epochs"] = HEAD_EPOCHS
+    elif not given and not (training.pretrained and backbones.find(training.backbone).pretrained):
         values["head_epochs"] = 0
     return Schedule(**values)
 
@@ -87,16 +101,18 @@ def train(
     prepared: Prepared,
     folder: Path,
     *,
+    start: Start | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trained:
     """Train as the recipe says; ``folder`` keeps the checkpoint, ``report`` gets each epoch's row.
 
-    Raises RunError where ``resume`` finds a checkpoint of another recipe or of other data.
+    start: weights to begin with. Raises RunError where they are of another network, and where
+    ``resume`` finds a checkpoint of another recipe, start or data.
     """
     training = prepared.recipe.training
-    schedule = schedule_of(prepared.recipe)
+    schedule = schedule_of(prepared.recipe, given=start is not None)
     keras.utils.set_random_seed(training.seed)
     tf.config.experimental.enable_op_determinism()
     model = backbones.build(
@@ -104,34 +120,41 @@ def train(
         prepared.preprocessing.shape,
         1 if prepared.dataset.task == "binary" else len(prepared.dataset.labels),
         seed=training.seed,
-        pretrained=training.pretrained,
+        pretrained=training.pretrained and start is None,
     )
+    if start:
+        start.put_into(model)
     loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
-    _compile(model, loss, schedule, steps=schedule.epochs * len(_batch_starts(prepared)))
+    learner = _learner(prepared, model, schedule)
+    _compile(learner, model, loss, schedule, steps=schedule.epochs * _steps(prepared))
 
-    identity = checkpoint.identity_of(prepared.recipe, prepared.describe()["fingerprint"])
+    identity = _identity(prepared, start)
     path = folder / checkpoint.NAME
-    state = checkpoint.load(path, model, identity) if resume else None
+    state = checkpoint.load(path, learner, identity) if resume else None
     if state is None:
         state = checkpoint.State()
         if schedule.head_epochs:
             state.history += _train_head(prepared, model, schedule, loss, folder, progress)
+        if isinstance(learner, Learner):
+            learner.begin()
         reached = validation_auc(prepared, model, progress)
         _keep_best(state, model, reached)
         if schedule.head_epochs:  # minutes of work; without a head stage nothing is learned yet
             state.history[-1]["val_auc"] = reached
-            checkpoint.save(path, model, state, identity)
+            checkpoint.save(path, learner, state, identity)
+    answers = learner.teacher if isinstance(learner, Learner) else model
     report = report or (lambda row: None)
     for row in state.history:
         report(row)
 
     while state.epoch < schedule.epochs and state.epoch - state.best_epoch < schedule.patience:
-        row = _train_epoch(prepared, model, state.epoch, progress)
+        row = _train_epoch(prepared, learner, model, state.epoch, progress)
+        row = {"stage": "fine-tune" if schedule.head_epochs else "train"} | row
         state.epoch += 1
-        row["val_auc"] = validation_auc(prepared, model, progress)
+        row["val_auc"] = validation_auc(prepared, answers, progress)
         state.history.append(row)
-        _keep_best(state, model, row["val_auc"])
-        checkpoint.save(path, model, state, identity)
+        _keep_best(state, answers, row["val_auc"])
+        checkpoint.save(path, learner, state, identity)
         report(row)
     model.set_weights(state.best)
     return Trained(keras.Model(model.inputs, model.outputs), state.history, state.best_epoch)
@@ -243,20 +266,46 @@ def weighted_loss(task: Task, weights: NDArray[np.float32]) -> Callable:
     return multiclass if task == "multiclass" else sigmoids
 
 
-def _compile(model: keras.Model, loss: Callable, schedule: Schedule, steps: int) -> None:
+def _learner(prepared: Prepared, model: keras.Model, schedule: Schedule) -> keras.Model:
+    """What is trained: the network itself or, with unlabelled images, it and its teacher."""
+    if prepared.unlabelled is None:
+        return model
+    task = prepared.dataset.task
+    shares = prior(task, prepared.y[prepared.splits.train], model.output_shape[-1])
+    steps = schedule.epochs * _steps(prepared)
+    return Learner(model, task, prepared.recipe.training.semi, shares, steps)
+
+
+def _identity(prepared: Prepared, start: Start | None) -> dict[str, Any]:
+    more = {}
+    if prepared.unlabelled:
+        more["unlabelled"] = prepared.unlabelled.fingerprint
+    if start:
+        more["weights"] = start.sha256
+    return checkpoint.identity_of(prepared.recipe, prepared.describe()["fingerprint"], **more)
+
+
+def _compile(
+    learner: keras.Model, model: keras.Model, loss: Callable, schedule: Schedule, steps: int
+) -> None:
     # Pretrained statistics stay: a few hundred steps on one kind of image only spoil them.
     if schedule.head_epochs:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
-    warmup = max(1, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=schedule.learning_rate, warmup_steps=warmup
-    )
+    rate = warmup_cosine(schedule.learning_rate, steps)
     # XLA would compile every convolution for one core.
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4)  # pyright: ignore[reportArgumentType]
-    model.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
-    model.optimizer.build(model.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
+    learner.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
+    learner.optimizer.build(learner.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def warmup_cosine(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Linear over the first tenth of the steps, then a cosine to zero."""
+    warmup = max(1, steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup
+    )
 
 
 def _train_head(
@@ -297,25 +346,26 @@ def _train_head(
 
 
 def _train_epoch(
-    prepared: Prepared, model: keras.Model, epoch: int, progress: Progress | None
+    prepared: Prepared,
+    learner: keras.Model,
+    model: keras.Model,
+    epoch: int,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     started = time.perf_counter()
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.seed_generator.state.assign([prepared.recipe.training.seed, epoch + 1])
-    steps = len(_batch_starts(prepared))
+    steps = _steps(prepared)
     callback = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda step, logs: (
             progress(f"epoch {epoch + 1}", step + 1, steps) if progress else None
         )
     )
-    done = model.fit(batches(prepared, epoch), shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
-    return {
-        "stage": "fine-tune" if schedule_of(prepared.recipe).head_epochs else "train",
-        "epoch": epoch,
-        "loss": float(done.history["loss"][0]),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    data = batches_beside(prepared, epoch) if prepared.unlabelled else batches(prepared, epoch)
+    done = learner.fit(data, shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
+    told = {name: float(value[0]) for name, value in done.history.items()}
+    return {"epoch": epoch, **told, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
@@ -336,6 +386,51 @@ def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:
     dataset = tf.data.Dataset.from_tensor_slices((order, prepared.y[order]))
     dataset = dataset.batch(training.batch).map(load, num_parallel_calls=2, deterministic=True)
     return dataset.prefetch(2)
+
+
+def batches_beside(prepared: Prepared, epoch: int) -> tf.data.Dataset:
+    """One epoch beside unlabelled images: ((labelled, y), (weak, strong)), all uint8 but y.
+
+    A pass over whichever takes longer; the others are repeated as often as that takes, labelled
+    ones under another draw each time.
+    """
+    assert prepared.unlabelled is not None
+    training = prepared.recipe.training
+    batch, steps, shape = training.batch, _steps(prepared), prepared.preprocessing.shape
+    many = batch * training.semi.ratio
+    rows = prepared.unlabelled.rows
+    order = _generator(prepared, epoch, "unlabelled").permutation(rows)
+    order = np.resize(order, steps * many)  # the last step is whole
+    known = len(prepared.splits.train)
+    passes = -(-steps * batch // known)
+    numbers = range(epoch * passes, (epoch + 1) * passes)
+    labelled = np.concatenate([_order(prepared, each) for each in numbers])[: steps * batch]
+    passes_of = np.repeat(numbers, known)[: steps * batch]
+    pixels = prepared.unlabelled.cached.pixels
+    spec = at_least(training.semi.strong, training.augmentation)
+    pass_of = functools.lru_cache(PASSES_AT_ONCE)(lambda each: _Augmented(prepared, each))
+    count = len(pixels)
+    weak = draw(count, seed=training.seed, epoch=WEAK + epoch)
+    strong = draw(count, seed=training.seed, epoch=STRONG + epoch)
+
+    def of_step(step: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        here = slice(int(step) * batch, (int(step) + 1) * batch)
+        among = zip(passes_of[here].tolist(), labelled[here], strict=True)
+        chosen = order[int(step) * many : (int(step) + 1) * many]
+        return [
+            np.concatenate([pass_of(number)[np.array([row])] for number, row in among]),
+            np.stack([augment(pixels[row], weak[row], training.augmentation) for row in chosen]),
+            np.stack([augment(pixels[row], strong[row], spec) for row in chosen]),
+        ]
+
+    def load(step, y):
+        found = tf.numpy_function(of_step, [step], [tf.uint8] * 3, stateful=False)
+        known, *others = (tf.ensure_shape(each, (None, *shape)) for each in found)
+        return (known, y), tuple(others)
+
+    truth = prepared.y[labelled].reshape(steps, batch, *prepared.y.shape[1:])
+    dataset = tf.data.Dataset.from_tensor_slices((np.arange(steps), truth))
+    return dataset.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
 class _Augmented:
@@ -362,8 +457,13 @@ def _order(prepared: Prepared, epoch: int) -> NDArray[np.int64]:
     return generator.choice(rows, size=len(rows), p=share / share.sum())
 
 
-def _batch_starts(prepared: Prepared) -> range:
-    return range(0, len(prepared.splits.train), prepared.recipe.training.batch)
+def _steps(prepared: Prepared) -> int:
+    """Of an epoch: a pass over train or over the unlabelled images, whichever takes longer."""
+    training = prepared.recipe.training
+    steps = -(-len(prepared.splits.train) // training.batch)
+    if prepared.unlabelled is None:
+        return steps
+    return max(steps, -(-len(prepared.unlabelled.rows) // (training.batch * training.semi.ratio)))
 
 
 def _generator(prepared: Prepared, epoch: int, purpose: str) -> np.random.Generator:

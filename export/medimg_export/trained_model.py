@@ -17,7 +17,7 @@ from medimg_export.gates import Answers
 from medimg_export.graph import Deployable, deployable
 from medimg_export.prepared import Prepared, Progress, prepare
 from medimg_export.recipe import RECORD, Recipe
-from medimg_export.run import Run, load_model, operating_points, versions
+from medimg_export.run import Record, Run, load_model, operating_points, versions
 from medimg_export.train import predict
 
 
@@ -119,8 +119,19 @@ def _of_run(
             "best_epoch": record.best_epoch,
             "data_fingerprint": found,
             "versions": record.versions,
+            **_beside_labels(record),
         },
     )
+
+
+def _beside_labels(record: Record) -> dict[str, Any]:
+    """What else the network has learned from, without the places where it lay."""
+    found: dict[str, Any] = {}
+    if record.weights:
+        found["weights"] = {"sha256": record.weights["sha256"]}
+    if unlabelled := record.dataset.get("unlabelled"):
+        found["unlabelled"] = {key: unlabelled[key] for key in ("used", "left_out", "fingerprint")}
+    return found
 
 
 def _of_elsewhere(

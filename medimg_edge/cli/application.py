@@ -30,6 +30,7 @@ COMMANDS = {
     "schema": "device",
     "listen": "node",
     "serve": "service",
+    "pretrain": "workstation",
     "train": "workstation",
     "export": "workstation",
     "evaluate": "workstation",

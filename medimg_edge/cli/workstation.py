@@ -78,7 +78,10 @@ DropOverlap = Annotated[
     typer.Option("--drop-overlap", help="Take images out of train that other splits have too."),
 ]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Height and width of the input.")]
+GeometryOption = Annotated[Geometry | None, typer.Option(help="Default: stretch.")]
+Flip = Annotated[bool | None, typer.Option(help="Mirror half of the images.")]
 Seed = Annotated[int | None, typer.Option(help="Decides splits, weights, order, augmentation.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Bootstrap = Annotated[
     int, typer.Option(min=0, help="Resamples for the intervals and the bands; 0: none.")
 ]
@@ -109,7 +112,7 @@ def train(
         typer.Option(help="baseline, tiny, efficientnet-lite0, or auto: by the input's size."),
     ] = None,
     size: Size = None,
-    geometry: Annotated[Geometry | None, typer.Option(help="Default: stretch.")] = None,
+    geometry: GeometryOption = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the backbone's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[
@@ -121,15 +124,21 @@ def train(
     group_pattern: GroupPattern = None,
     drop_overlap: DropOverlap = None,
     balance: Annotated[Balance | None, typer.Option(help="For classes of unequal size.")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Mirror half of the images.")] = None,
+    flip: Flip = None,
     sensitivity: Annotated[
         float | None,
         typer.Option(help="Choose the most specific point that reaches it, not Youden's."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What the bundle will be called.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="More images, which nobody labelled, to learn from."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin with what pretrain or an earlier train learned."),
+    ] = None,
+    resume: Resume = False,
 ) -> None:
     """Train a classifier and write a run: model, metrics, learning curves, report.
 
@@ -138,13 +147,17 @@ def train(
     medimg-edge train chest/ --out runs/chest --group-pattern 'patient[0-9]+'
 
     medimg-edge train pneumoniamnist.npz --out runs/tiny --backbone tiny --seed 1
+
+    medimg-edge train hundred.csv --unlabelled archive/ --weights runs/archive --out runs/chest
     """
     with _workstation():
         from medimg_export.metrics import table
         from medimg_export.prepared import prepare
         from medimg_export.run import make_run, require_free
+        from medimg_export.start import Start
 
         require_free(out, resume)
+        start = Start.open(weights) if weights else None
         chosen = _recipe(
             recipe,
             card={"name": name},
@@ -166,16 +179,91 @@ def train(
             },
             decision={"sensitivity": sensitivity},
         )
-        prepared = prepare(data, chosen, output.progress)
+        prepared = prepare(data, chosen, output.progress, unlabelled=unlabelled)
         _say_data(prepared.describe())
+        if start and (note := start.note(prepared.kept_apart)):
+            output.note(f"note: {note}")
         run, found = make_run(
-            prepared, out, resume=resume, progress=output.progress, report=_say_epoch
+            prepared, out, start=start, resume=resume, progress=output.progress, report=_say_epoch
         )
         output.clear()
         typer.echo(output.table(table(found), ("validation", "value", "95 % interval")))
         typer.echo(
             f"\n{run.record.seconds / 60:.1f} minutes. Look at {out / 'report.html'}\n"
             f"Next: medimg-edge export {out} --out bundle"
+        )
+
+
+def pretrain(
+    images: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Images; no label is read, of no folder's name.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The folder for the weights.")],
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="The labelled set that will be trained on: images and patients of its validation "
+            "and test are left out.",
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="tiny, efficientnet-lite0, or auto: by the input's size.")
+    ] = None,
+    size: Size = None,
+    geometry: GeometryOption = None,
+    flip: Flip = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images. Default: 50.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images a step; each is told from all others. Default: 128.")
+    ] = None,
+    seed: Seed = None,
+    positive: Positive = None,
+    group_pattern: GroupPattern = None,
+    resume: Resume = False,
+) -> None:
+    """Learn from images without labels; `train --weights RUN` begins with what was learned.
+
+    Examples:
+
+    medimg-edge pretrain archive/ --beside hundred.csv --size 96 --out runs/archive
+
+    medimg-edge train hundred.csv --size 96 --weights runs/archive --out runs/chest
+
+    Give --beside, --seed, --size and --group-pattern as they will be given to train: the split
+    follows from them, and nothing that will be measured may be learned from.
+    """
+    with _workstation():
+        from medimg_export.prepared import prepare_unlabelled
+        from medimg_export.pretrain import pretrain as learn
+        from medimg_export.pretrain import require_free
+
+        require_free(out, resume)
+        chosen = _recipe(
+            recipe,
+            data={"positive": positive, "group_pattern": group_pattern},
+            pixels={"size": size, "geometry": geometry},
+            training={"backbone": backbone, "seed": seed, "augmentation": {"flip": flip}},
+            pretraining={"epochs": epochs, "batch": batch},
+        )
+        found, chosen, preprocessing = prepare_unlabelled(images, chosen, beside, output.progress)
+        output.clear()
+        for line in found.notes:
+            output.note(f"note: {line}")
+        done = learn(
+            found,
+            chosen,
+            preprocessing,
+            out,
+            resume=resume,
+            progress=output.progress,
+            report=_say_pretraining,
+        )
+        output.clear()
+        typer.echo(
+            f"{done.record.seconds / 60:.1f} minutes.\n"
+            f"Next: medimg-edge train DATA --weights {out} --out RUN"
         )
 
 
@@ -477,10 +565,18 @@ def _data_table(facts: dict[str, Any]) -> str:
 
 def _say_epoch(row: dict[str, Any]) -> None:
     if "val_auc" in row:
+        sure = f"  sure of {row['confident']:.0%}" if "confident" in row else ""
         output.note(
-            f"{row['stage']:>9} {row['epoch'] + 1:>3}  loss {row['loss']:.4f}  "
+            f"{row['stage']:>9} {row['epoch'] + 1:>3}  loss {row['loss']:.4f}{sure}  "
             f"validation AUC {row['val_auc']:.4f}  {row['seconds']:.0f} s"
         )
+
+
+def _say_pretraining(row: dict[str, Any]) -> None:
+    output.note(
+        f"{row['stage']:>9} {row['epoch'] + 1:>3}  loss {row['loss']:.4f}  "
+        f"twins found {row['found']:.0%}  {row['seconds']:.0f} s"
+    )
 
 
 def _export_table(rows: list[Any]) -> str:

@@ -93,6 +93,16 @@ def test_a_full_report_has_every_section(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
+def test_what_became_of_images_without_labels_is_drawn(tmp_path):
+    terms = {"supervised": 0.3, "unsupervised": 0.1, "confident": 0.25}
+    page = _write(tmp_path / "r.html", history=[*HISTORY[:2], HISTORY[2] | terms])
+    parts = ("of labelled images", "of the others", "unlabelled images that counted")
+    for words in parts:
+        assert words in page.words, words
+    without = _write(tmp_path / "without.html", history=HISTORY)
+    assert not any(words in without.words for words in parts)
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_numbers_of_the_page_are_those_of_the_metrics(tmp_path, task):
     page = _write(tmp_path / "r.html", task, groups=["g", "h", "i"] * 20)
