@@ -66,6 +66,15 @@ class ResultsFile(AbstractContextManager):
         """Add a record, whole or not at all. Raises WriteError."""
         try:
             self._append(json_line(record) if self._shape == "jsonl" else csv_lines(record))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def settle(self) -> None:
+        """Have the disk confirm what was written, where it has not for a while. Raises WriteError.
+
+        It may take long, so it is no part of ``write``: what is written counts, if this is ended.
+        """
+        try:
             if time.monotonic() - self._synced >= STEP_SECONDS:
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()

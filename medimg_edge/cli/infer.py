@@ -224,9 +224,13 @@ def infer(
 
 
 class _Sink(NamedTuple):
-    """Where records go; what is there already: the printed names, and how many had no answer."""
+    """Where records go; what is there already: the printed names, and how many had no answer.
+
+    settle: to be called once the records of an input are written and counted.
+    """
 
     write: "Callable[[Told], None]"
+    settle: "Callable[[], None]"
     inputs: Counter[str]
     failures: int
 
@@ -243,13 +247,13 @@ def _results(
         origin = Origin(bundle.hash, classifier.artifact, profile, classifier.risk)
         findings = len(bundle.manifest.findings)
         with ResultsFile(out, shape.value, origin, findings, frame) as file:
-            yield _Sink(file.write, file.inputs, file.failures)
+            yield _Sink(file.write, file.settle, file.inputs, file.failures)
     else:
         from medimg_edge.cli import answers
 
         with output.Sink(out) as sink:
             write = answers.writer(shape.value, sink)
-            yield _Sink(write, Counter(), 0)
+            yield _Sink(write, lambda: None, Counter(), 0)
             write(None)
 
 
@@ -265,6 +269,7 @@ def _write(answered: "Iterable[Sequence[Told]]", sink: _Sink, total: int) -> int
                     failures += 1
                     output.log(f"{record.input}: {record.status} [{record.code}] {record.message}")
             done += 1
+            sink.settle()
             output.progress("answering", done, total)
     except KeyboardInterrupt:
         output.note(f"Interrupted: {done} answered; they are written.")

@@ -16,6 +16,7 @@ from threading import Thread
 
 import pytest
 
+from medimg_edge.results_file import ResultsFile
 from tests.device.control_c import hear_control_c
 from tests.device.said import beside_trust
 
@@ -354,6 +355,20 @@ def test_a_disk_that_is_full(archive, whole, frozen, command, tmp_path):
         assert answers((disk / "a.jsonl").read_text()) == whole
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_is_written_counts_though_the_disk_is_slow(frozen, called, monkeypatch, tmp_path):
+    """Ctrl-C while the disk confirms: the answer is in the file, and that is what is told."""
+
+    def interrupted(file: ResultsFile) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultsFile, "settle", interrupted)
+    image, out = frozen / "golden" / "01-gray8.png", tmp_path / "answers.jsonl"
+    done = called("infer", image, "-b", frozen, "--out", out, "--resume")
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted: 1 answered; they are written.\n"
+    assert len(answers(out.read_text())) == 1
 
 
 # Watching

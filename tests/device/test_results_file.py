@@ -196,8 +196,11 @@ def test_it_reaches_the_disk_in_steps(tmp_path, monkeypatch):
     with ResultsFile(tmp_path / "answers", "jsonl", ORIGIN, 2) as file:
         synced.clear()
         file.write(ONE)
+        assert synced == []
+        file.settle()
         assert len(synced) == 1
         monkeypatch.setattr("medimg_edge.results_file.STEP_SECONDS", 3600)
         file.write(ONE)
+        file.settle()
         assert len(synced) == 1
     assert len(synced) == 2
