@@ -49,8 +49,10 @@ def shown(browser: webdriver.Chrome, url: str) -> str:
     with suppress(WebDriverException):  # it is told, too, where an error is shown
         browser.get(url)
     script = "return document.body ? document.body.innerText.trim().split('\\n')[0] : ''"
-    end = time.monotonic() + SECONDS
-    while not (line := browser.execute_script(script)) and time.monotonic() < end:
+    line, end = "", time.monotonic() + SECONDS
+    while not line and time.monotonic() < end:
+        with suppress(WebDriverException):  # the page is being left for the one of an error
+            line = browser.execute_script(script)
         time.sleep(0.1)
     return line
 
