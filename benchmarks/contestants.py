@@ -120,7 +120,7 @@ def load_tensorflow(keras: str, threads: int, shape: list[int], call: str, **_: 
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    from medimg_export.run import load_model
+    from medimg_export.keras_file import load_model
 
     model = load_model(Path(keras))
 

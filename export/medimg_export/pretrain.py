@@ -6,9 +6,6 @@ each other than to all other views of the step.
 
 from __future__ import annotations
 
-import csv
-import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +17,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from medimg_edge.errors import RunError
 from medimg_edge.manifest import Preprocessing
 from medimg_edge.whole_file import write_whole
 from medimg_export import backbones, checkpoint
 from medimg_export.augment import augment, draw
+from medimg_export.keras_file import save_model
 from medimg_export.prepared import Progress
 from medimg_export.recipe import Recipe, at_least
-from medimg_export.run import make_folder, save_model, versions
+from medimg_export.run import history_csv, make_folder, require_free, versions
 from medimg_export.start import PRETRAINED
-from medimg_export.train import warmup_cosine
+from medimg_export.train import fit_epoch, warmup_cosine
 from medimg_export.unlabelled import Unlabelled
 
 RECORD = "pretrain.json"
@@ -122,7 +119,7 @@ def pretrain(
     Memory does not grow with the images. Raises RunError where the folder holds something else, or
     a checkpoint of another recipe or other images; WriteError.
     """
-    require_free(folder, resume)
+    require_free(folder, resume, RECORD)
     make_folder(folder)
     spec, seed = recipe.pretraining, recipe.training.seed
     keras.utils.set_random_seed(seed)
@@ -149,23 +146,14 @@ def pretrain(
     for row in state.history:
         report(row)
     while state.epoch < spec.epochs:
-        begun = time.perf_counter()
-        callback = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda step, logs: (
-                progress(f"epoch {state.epoch + 1}", step + 1, steps) if progress else None
-            )
-        )
         pairs = views(images, recipe, state.epoch, steps)
-        done = model.fit(pairs, shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
-        told = {name: float(value[0]) for name, value in done.history.items()}
-        row = {"stage": "pretrain", "epoch": state.epoch, **told}
-        row["seconds"] = round(time.perf_counter() - begun, 1)
+        row = {"stage": "pretrain"} | fit_epoch(model, pairs, state.epoch, steps, progress)
         state.epoch += 1
         state.history.append(row)
         checkpoint.save(path, model, state, identity)
         report(row)
     save_model(model.embedder, folder / PRETRAINED)
-    write_whole(folder / HISTORY, _csv(state.history))
+    write_whole(folder / HISTORY, history_csv(state.history, "found"))
     seconds = round(sum(row["seconds"] for row in state.history), 1)
     record = Record(recipe, images.describe(), images.kept_apart, seconds, versions())
     write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
@@ -190,24 +178,3 @@ def views(images: Unlabelled, recipe: Recipe, epoch: int, steps: int) -> tf.data
     dataset = dataset.batch(recipe.pretraining.batch)
     dataset = dataset.take(steps)  # of the rest, a few have too few others to be told from
     return dataset.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
-
-
-def require_free(folder: Path, resume: bool) -> None:
-    """Refuse to mix two runs in a folder. Raises RunError."""
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; a run is a folder. Name another.")
-    found = {each.name for each in folder.iterdir()} if folder.exists() else set()
-    if found and not found & {RECORD, checkpoint.NAME, checkpoint.PARTIAL}:
-        raise RunError(f"{folder} holds other files. Name a new folder for the run.")
-    if found & {RECORD, checkpoint.NAME} and not resume:
-        raise RunError(f"{folder} holds a run. Add --resume to go on with it, or name a new one.")
-
-
-def _csv(history: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ["stage", "epoch", "loss", "found", "seconds"], restval="", lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()

@@ -6,7 +6,6 @@ A folder: ``model.keras``, ``run.json``, ``metrics.json``, ``answers.csv`` (of v
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import platform
@@ -32,6 +31,7 @@ from medimg_export import checkpoint, metrics
 from medimg_export.answers import answers_of
 from medimg_export.calibration import fit_temperature
 from medimg_export.graph import deployable
+from medimg_export.keras_file import load_model, save_model
 from medimg_export.prepared import Prepared, Progress
 from medimg_export.recipe import RECORD, Recipe
 from medimg_export.report import Example, pick_examples, write_report
@@ -85,15 +85,6 @@ class Run:
         return load_model(self.path / MODEL)
 
 
-def load_model(path: Path) -> keras.Model:
-    """A ``.keras`` file. Raises RunError."""
-    try:
-        return keras.saving.load_model(path, compile=False)  # pyright: ignore[reportReturnType]
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RunError(f"{path} cannot be read as a Keras model: {reason}") from error
-
-
 def make_run(
     prepared: Prepared,
     folder: Path,
@@ -145,7 +136,8 @@ def make_run(
     found = metrics.evaluate(task, labels, y, p, thresholds=thresholds, groups=groups)
     before = metrics.evaluate(task, labels, y, probabilities(task, logits, 1.0), groups=groups)
     found = msgspec.structs.replace(found, ece_before=before.values["ece"])
-    write_whole(folder / "history.csv", _csv(trained.history))
+    terms = [each for each in TERMS if any(each in row for row in trained.history)]
+    write_whole(folder / "history.csv", history_csv(trained.history, *terms, "val_auc"))
     write_whole(folder / "metrics.json", msgspec.json.format(msgspec.json.encode(found)))
     names = [sample.name for sample in prepared.samples(rows)]
     answers_of(task, labels, names, groups, y, p, thresholds).write(folder)
@@ -174,18 +166,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{folder} cannot be made: {error.strerror}.") from error
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """In one step, so that a file there is always whole. Raises WriteError."""
-    partial = path.with_name("model.partial.keras")
-    try:
-        model.save(partial)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise WriteError(f"{path} was not written: {error}.") from error
 
 
 def operating_points(
@@ -221,14 +201,14 @@ def _of_draws(
     }
 
 
-def require_free(folder: Path, resume: bool) -> None:
-    """Refuse to mix two trainings in a folder. Raises RunError."""
+def require_free(folder: Path, resume: bool, record: str = RECORD) -> None:
+    """Refuse to mix two trainings in a folder. record: what a finished one leaves. RunError."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run is a folder. Name another.")
     found = {each.name for each in folder.iterdir()} if folder.exists() else set()
     if not found - {checkpoint.PARTIAL}:  # killed before its first checkpoint was whole
         return
-    if not found & {RECORD, checkpoint.NAME}:
+    if not found & {record, checkpoint.NAME}:
         raise RunError(f"{folder} holds other files. Name a new folder for the run.")
     if not resume:
         raise RunError(f"{folder} holds a run. Add --resume to go on with it, or name a new one.")
@@ -296,11 +276,10 @@ def _examples(
     return examples
 
 
-def _csv(history: list[dict[str, Any]]) -> bytes:
+def history_csv(history: list[dict[str, Any]], *told: str) -> bytes:
+    """``history.csv``: a row an epoch; ``told`` are its columns beside the usual ones."""
     text = io.StringIO()
-    columns = ["stage", "epoch", "loss", *TERMS, "val_auc", "seconds"]
-    told = {name for row in history for name in row}
-    columns = [each for each in columns if each not in TERMS or each in told]
+    columns = ["stage", "epoch", "loss", *told, "seconds"]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)

@@ -12,6 +12,7 @@ import msgspec
 
 from medimg_edge.errors import RunError
 from medimg_edge.record import printable
+from medimg_export.keras_file import load_model
 
 PRETRAINED = "pretrained.keras"
 """What ``pretrain`` leaves: uint8 pixels -> embedding."""
@@ -53,11 +54,9 @@ class Start:
         try:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            model: Any = keras.saving.load_model(path, compile=False)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RunError(f"{path} cannot be read as a Keras model: {reason}") from error
-        return cls(path, sha256, model, _kept_apart(run / _RECORDS[name]))
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+        return cls(path, sha256, load_model(path), _kept_apart(run / _RECORDS[name]))
 
     def note(self, judges: str) -> str | None:
         """What to know before its figures are believed. judges: of this validation and test."""

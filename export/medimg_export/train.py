@@ -352,18 +352,24 @@ def _train_epoch(
     epoch: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    started = time.perf_counter()
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.seed_generator.state.assign([prepared.recipe.training.seed, epoch + 1])
-    steps = _steps(prepared)
+    data = batches_beside(prepared, epoch) if prepared.unlabelled else batches(prepared, epoch)
+    return fit_epoch(learner, data, epoch, _steps(prepared), progress)
+
+
+def fit_epoch(
+    model: keras.Model, data: tf.data.Dataset, epoch: int, steps: int, progress: Progress | None
+) -> dict[str, Any]:
+    """One pass over data: a row of the history, with what the model tells of itself."""
+    started = time.perf_counter()
     callback = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda step, logs: (
             progress(f"epoch {epoch + 1}", step + 1, steps) if progress else None
         )
     )
-    data = batches_beside(prepared, epoch) if prepared.unlabelled else batches(prepared, epoch)
-    done = learner.fit(data, shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
+    done = model.fit(data, shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
     told = {name: float(value[0]) for name, value in done.history.items()}
     return {"epoch": epoch, **told, "seconds": round(time.perf_counter() - started, 1)}
 

@@ -15,9 +15,10 @@ from medimg_edge.manifest import OperatingPoint, Task
 from medimg_export import recipe as recipes
 from medimg_export.gates import Answers
 from medimg_export.graph import Deployable, deployable
+from medimg_export.keras_file import load_model
 from medimg_export.prepared import Prepared, Progress, prepare
 from medimg_export.recipe import RECORD, Recipe
-from medimg_export.run import Record, Run, load_model, operating_points, versions
+from medimg_export.run import Record, Run, operating_points, versions
 from medimg_export.train import predict
 
 

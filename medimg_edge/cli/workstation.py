@@ -236,10 +236,11 @@ def pretrain(
     """
     with _workstation():
         from medimg_export.prepared import prepare_unlabelled
+        from medimg_export.pretrain import RECORD
         from medimg_export.pretrain import pretrain as learn
-        from medimg_export.pretrain import require_free
+        from medimg_export.run import require_free
 
-        require_free(out, resume)
+        require_free(out, resume, RECORD)
         chosen = _recipe(
             recipe,
             data={"positive": positive, "group_pattern": group_pattern},

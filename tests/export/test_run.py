@@ -19,10 +19,11 @@ from medimg_edge.operating_point import operating_point
 from medimg_export.answers import read_answers
 from medimg_export.augment import augment, draw
 from medimg_export.calibration import ece, fit_temperature
+from medimg_export.keras_file import load_model
 from medimg_export.metrics import Metrics
 from medimg_export.prepared import Prepared, prepare
 from medimg_export.recipe import override
-from medimg_export.run import Record, Run, load_model, make_run, require_free
+from medimg_export.run import Record, Run, make_run, require_free
 from medimg_export.train import BEYOND_TRAINING, probabilities, validate
 
 FILES = {
