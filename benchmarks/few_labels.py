@@ -1,0 +1,245 @@
+"""What images without labels are worth to a hundred that have one: the table of docs/results.md.
+
+Run: python benchmarks/few_labels.py DATA --out RUNS [--judge dev] [--labels 100] [--seeds 0 1 2]
+
+DATA is the folder of the Kermany set. For each seed, patients of its training images are drawn
+until there are LABELS labelled images to train on, and then fifty of each class to choose epoch,
+temperature and threshold by; all others are links in a folder of their own, of which no name is
+read but for the patient's number. Each arm is the commands that a user types, with one recipe
+(few_labels.toml) and about the same time on one quiet core, which is what its epochs were chosen
+for: `taskset -c 0`, and another seed on another core. The minutes of its epochs stand in the table.
+The int8 ONNX file is judged through the device's Classifier.
+
+--judge dev is for choosing: 15 % of the training images' patients, drawn once, are what judges, and
+the official test images are not read. Every arm that is finished is a row of docs/few-labels.csv
+(dev: of RUNS/dev.csv) and is not done again; a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import table
+
+from medimg_edge.bundle import Bundle
+from medimg_export.answers import read_answers
+
+DOCS = table.ROOT / "docs"
+TABLE, LOOKS = DOCS / "few-labels.csv", DOCS / "test-looks.csv"
+RECIPE = Path(__file__).with_suffix(".toml")
+ARTIFACT = "model.int8.onnx"
+DEV_SHARE = 0.15
+VALIDATION = 50
+"""Of each class: with fewer, `train` would divide the labelled images by itself."""
+VALUES = ("auc", "accuracy", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Epochs of each command; pretraining: 0 where there is none."""
+
+    epochs: int
+    pretraining: int = 0
+    unlabelled: bool = False
+
+
+ARMS = {
+    "supervised": Arm(300),
+    "semi": Arm(10, unlabelled=True),
+    "self": Arm(40, pretraining=6),
+    "both": Arm(6, pretraining=3, unlabelled=True),
+}
+
+
+def main() -> None:
+    """Measure what is not measured yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--judge", choices=["test", "dev"], default="test")
+    parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", choices=list(ARMS), nargs="+", default=list(ARMS))
+    arguments = parser.parse_args()
+    rows = TABLE if arguments.judge == "test" else arguments.out / "dev.csv"
+    for seed in arguments.seeds:
+        drawn = Drawn.make(arguments.data, arguments.out, arguments.judge, arguments.labels, seed)
+        for name in arguments.arms:
+            known = {"labels": arguments.labels, "seed": seed, "arm": name}
+            done = [{key: each[key] for key in known} for each in table.stored(rows)]
+            if {key: str(value) for key, value in known.items()} not in done:
+                table.append(rows, [known | _measure(drawn, name, seed, rows == TABLE)])
+    print("\n".join(tables(table.stored(rows))))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One draw: labels.csv has train, val and test; archive has the rest."""
+
+    folder: Path
+
+    @property
+    def labels(self) -> Path:
+        """path, label, split, group of what is labelled."""
+        return self.folder / "labelled" / "labels.csv"
+
+    @property
+    def archive(self) -> Path:
+        """Links to all other training images."""
+        return self.folder / "archive"
+
+    @classmethod
+    def make(cls, data: Path, out: Path, judge: str, labels: int, seed: int) -> Drawn:
+        """Draw patients, and write links and labels where they are not yet."""
+        drawn = cls(out / f"{judge}-{labels}-{seed}")
+        if drawn.labels.exists():
+            return drawn
+        images = _by_patient(data / "train")
+        patients = sorted(images)
+        fixed = np.random.default_rng(0xDE7).permutation(len(patients))
+        kept = fixed[: int(DEV_SHARE * len(patients))] if judge == "dev" else fixed[:0]
+        order = np.random.default_rng([seed, labels]).permutation(len(patients))
+        of: dict[str, list[Path]] = {"train": [], "val": [], "archive": []}
+        chosen = Counter[str]()
+        for patient in [patients[each] for each in order if each not in kept]:
+            for path in images[patient]:
+                kind = path.parent.name
+                if len(of["train"]) < labels:
+                    of["train"].append(path)
+                elif chosen[kind] < VALIDATION and patient != _patient(of["train"][-1]):
+                    chosen[kind] += 1
+                    of["val"].append(path)
+                else:
+                    of["archive"].append(path)
+        judges = [images[patients[each]] for each in kept] or _by_patient(data / "test").values()
+        of["test"] = [path for each in judges for path in each]
+        for number, path in enumerate(of.pop("archive")):
+            _link(drawn.archive / f"{number // 1000}" / path.name, path)
+        lines = []
+        for split, paths in of.items():
+            for path in paths:
+                _link(drawn.labels.parent / split / path.name, path)
+                lines.append((f"{split}/{path.name}", path.parent.name, split, _patient(path)))
+        partial = drawn.labels.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "label", "split", "group"), *lines])
+        partial.rename(drawn.labels)
+        return drawn
+
+
+def tables(stored: list[dict[str, str]]) -> Iterator[str]:
+    """Markdown: mean and standard deviation over seeds, and what an arm gains, seed by seed."""
+    header = "labelled, arm, seeds, minutes of each, AUC, against supervised only, of each seed"
+    lines = []
+    for labels in sorted({each["labels"] for each in stored}, key=int):
+        of = {
+            arm: {
+                each["seed"]: each
+                for each in stored
+                if (each["labels"], each["arm"]) == (labels, arm)
+            }
+            for arm in ARMS
+        }
+        for arm, rows in of.items():
+            if not rows:
+                continue
+            shared = rows.keys() & of["supervised"].keys() if arm != "supervised" else ()
+            gains = [_auc(rows[seed]) - _auc(of["supervised"][seed]) for seed in sorted(shared)]
+            minutes = " ".join(each["minutes"] for each in rows.values())
+            auc = _spread([_auc(each) for each in rows.values()])
+            gain = f"{np.mean(gains):+.4f}" if gains else ""
+            each_gain = " ".join(f"{gain:+.4f}" for gain in gains)
+            lines.append((labels, arm, str(len(rows)), minutes, auc, gain, each_gain))
+    yield table.markdown(header.split(", "), lines)
+
+
+def _auc(row: dict[str, str]) -> float:
+    return float(row["auc"])
+
+
+def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, Any]:
+    arm, out = ARMS[name], drawn.folder
+    run, learned, bundle = (out / f"{name}-{each}" for each in ("run", "learned", "bundle"))
+    common = ("--recipe", RECIPE, "--seed", seed, "--resume")
+    commit = table.commit()
+    more: list[object] = []
+    if arm.pretraining:
+        if not (learned / "pretrain.json").exists():
+            words = ("--beside", drawn.labels, "--epochs", arm.pretraining, *common)
+            _call("pretrain", drawn.archive, *words, "--out", learned)
+        more += ["--weights", learned]
+    if arm.unlabelled:
+        more += ["--unlabelled", drawn.archive]
+    if not (run / "run.json").exists():
+        words = ("--epochs", arm.epochs, *common, *more)
+        _call("train", drawn.labels, *words, "--out", run)
+    if not bundle.exists():
+        _call("export", run, "--int8-only", "--out", bundle)
+    seen = out / f"{name}-report"
+    if not (seen / "metrics.json").exists():
+        words = ("--looks", LOOKS) if official else ()
+        _call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
+    epochs = [row for folder in (learned, run) for row in table.stored(folder / "history.csv")]
+    seconds = sum(float(row["seconds"] or 0) for row in epochs)
+    metrics = json.loads((seen / "metrics.json").read_bytes())
+    row: dict[str, Any] = {
+        "commit": commit,
+        "minutes": f"{seconds / 60:.1f}",
+        "bytes": Bundle.open(bundle).manifest.artifacts[ARTIFACT].bytes,
+        "n": metrics["n"],
+        "positives": int(read_answers(seen).y.sum()),
+    }
+    for value in VALUES:
+        found = metrics["values"][value]
+        row |= {value: f"{found['value']:.6f}"}
+        row |= {f"{value}_{end}": f"{found[end]:.6f}" for end in ("low", "high")}
+    return row
+
+
+def _by_patient(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.jpeg")) or sorted(folder.rglob("*.jpg")):
+        found.setdefault(_patient(path), []).append(path.resolve())
+    return found
+
+
+def _patient(path: Path) -> str:
+    found = _PATTERN.search(path.name)
+    assert found, path
+    return found.group()
+
+
+def _link(link: Path, path: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{np.mean(values):.4f}".removeprefix("0")
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {np.std(values, ddof=1):.4f}".replace("± 0", "± ")
+
+
+def _call(*words: object) -> None:
+    print("medimg-edge", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
+
+
+_PATTERN = re.compile(tomllib.loads(RECIPE.read_text())["data"]["group_pattern"])
+
+if __name__ == "__main__":
+    main()
