@@ -6,8 +6,8 @@ DATA is the folder of the Kermany set. For each seed, patients of its training i
 until there are LABELS labelled images to train on, and then fifty of each class to choose epoch,
 temperature and threshold by; all others are links in a folder of their own, of which no name is
 read but for the patient's number. Each arm is the commands that a user types, with one recipe
-(few_labels.toml) and about the same time on one quiet core, which is what its epochs were chosen
-for: `taskset -c 0`, and another seed on another core. The minutes of its epochs stand in the table.
+(few_labels.toml) and about the same time, which is what its epochs were chosen for: one core, and
+another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the table.
 The int8 ONNX file is judged through the device's Classifier.
 
 --judge dev is for choosing: 15 % of the training images' patients, drawn once, are what judges, and
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -48,18 +49,18 @@ VALUES = ("auc", "accuracy", "sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class Arm:
-    """Epochs of each command; pretraining: 0 where there is none."""
+    """Epochs of each command in turn, which begins with the weights of the one before; 0: none."""
 
-    epochs: int
-    pretraining: int = 0
-    unlabelled: bool = False
+    pretrain: int = 0
+    train: int = 0
+    train_unlabelled: int = 0
 
 
 ARMS = {
-    "supervised": Arm(300),
-    "semi": Arm(10, unlabelled=True),
-    "self": Arm(40, pretraining=6),
-    "both": Arm(6, pretraining=3, unlabelled=True),
+    "supervised": Arm(train=560),
+    "semi": Arm(train=150, train_unlabelled=11),
+    "self": Arm(pretrain=8, train=250),
+    "both": Arm(pretrain=5, train=100, train_unlabelled=7),
 }
 
 
@@ -99,6 +100,13 @@ class Drawn:
     def archive(self) -> Path:
         """Links to all other training images."""
         return self.folder / "archive"
+
+    def words(self, stage: str) -> tuple[object, ...]:
+        """The command of one of Arm's stages, and what it reads."""
+        if stage == "pretrain":
+            return "pretrain", self.archive, "--beside", self.labels
+        unlabelled = ("--unlabelled", self.archive) if stage == "train_unlabelled" else ()
+        return "train", self.labels, *unlabelled
 
     @classmethod
     def make(cls, data: Path, out: Path, judge: str, labels: int, seed: int) -> Drawn:
@@ -171,27 +179,23 @@ def _auc(row: dict[str, str]) -> float:
 
 def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, Any]:
     arm, out = ARMS[name], drawn.folder
-    run, learned, bundle = (out / f"{name}-{each}" for each in ("run", "learned", "bundle"))
-    common = ("--recipe", RECIPE, "--seed", seed, "--resume")
+    bundle, seen = (out / f"{name}-{each}" for each in ("bundle", "report"))
     commit = table.commit()
-    more: list[object] = []
-    if arm.pretraining:
-        if not (learned / "pretrain.json").exists():
-            words = ("--beside", drawn.labels, "--epochs", arm.pretraining, *common)
-            _call("pretrain", drawn.archive, *words, "--out", learned)
-        more += ["--weights", learned]
-    if arm.unlabelled:
-        more += ["--unlabelled", drawn.archive]
-    if not (run / "run.json").exists():
-        words = ("--epochs", arm.epochs, *common, *more)
-        _call("train", drawn.labels, *words, "--out", run)
+    runs: list[Path] = []
+    for stage, epochs in dataclasses.asdict(arm).items():
+        if epochs:
+            run = out / f"{name}-{stage}"
+            if not any((run / record).exists() for record in ("pretrain.json", "run.json")):
+                words = ("--recipe", RECIPE, "--seed", seed, "--epochs", epochs, "--resume")
+                before = ("--weights", runs[-1]) if runs else ()
+                _call(*drawn.words(stage), *words, *before, "--out", run)
+            runs.append(run)
     if not bundle.exists():
-        _call("export", run, "--int8-only", "--out", bundle)
-    seen = out / f"{name}-report"
+        _call("export", runs[-1], "--int8-only", "--out", bundle)
     if not (seen / "metrics.json").exists():
         words = ("--looks", LOOKS) if official else ()
         _call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
-    epochs = [row for folder in (learned, run) for row in table.stored(folder / "history.csv")]
+    epochs = [row for run in runs for row in table.stored(run / "history.csv")]
     seconds = sum(float(row["seconds"] or 0) for row in epochs)
     metrics = json.loads((seen / "metrics.json").read_bytes())
     row: dict[str, Any] = {
