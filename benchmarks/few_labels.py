@@ -5,8 +5,8 @@ Run: python benchmarks/few_labels.py DATA --out RUNS [--judge dev] [--labels 100
 DATA is the folder of the Kermany set. For each seed, patients of its training images are drawn
 until there are LABELS labelled images to train on, and then fifty of each class to choose epoch,
 temperature and threshold by; all others are links in a folder of their own, of which no name is
-read but for the patient's number. Each arm is the commands that a user types, with one recipe
-(few_labels.toml) and about the same time, which is what its epochs were chosen for: one core, and
+read but for the patient's number. Each arm is the commands of docs/few-labels.md, all with the
+recipe few-labels and about the same time, which is what its epochs were chosen for: one core, and
 another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the table.
 The int8 ONNX file is judged through the device's Classifier.
 
@@ -24,7 +24,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,10 +35,11 @@ import table
 
 from medimg_edge.bundle import Bundle
 from medimg_export.answers import read_answers
+from medimg_export.recipe import load
 
 DOCS = table.ROOT / "docs"
 TABLE, LOOKS = DOCS / "few-labels.csv", DOCS / "test-looks.csv"
-RECIPE = Path(__file__).with_suffix(".toml")
+PATIENT = str(load("pneumonia-cxr").data.group_pattern)
 ARTIFACT = "model.int8.onnx"
 DEV_SHARE = 0.15
 VALIDATION = 50
@@ -106,7 +106,7 @@ class Drawn:
         if stage == "pretrain":
             return "pretrain", self.archive, "--beside", self.labels
         unlabelled = ("--unlabelled", self.archive) if stage == "train_unlabelled" else ()
-        return "train", self.labels, *unlabelled
+        return "train", self.labels, "--positive", "PNEUMONIA", *unlabelled
 
     @classmethod
     def make(cls, data: Path, out: Path, judge: str, labels: int, seed: int) -> Drawn:
@@ -186,7 +186,8 @@ def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, An
         if epochs:
             run = out / f"{name}-{stage}"
             if not any((run / record).exists() for record in ("pretrain.json", "run.json")):
-                words = ("--recipe", RECIPE, "--seed", seed, "--epochs", epochs, "--resume")
+                words = ("--recipe", "few-labels", "--group-pattern", PATIENT, "--seed", seed)
+                words += ("--epochs", epochs, "--resume")
                 before = ("--weights", runs[-1]) if runs else ()
                 _call(*drawn.words(stage), *words, *before, "--out", run)
             runs.append(run)
@@ -220,7 +221,7 @@ def _by_patient(folder: Path) -> dict[str, list[Path]]:
 
 
 def _patient(path: Path) -> str:
-    found = _PATTERN.search(path.name)
+    found = re.search(PATIENT, path.name)
     assert found, path
     return found.group()
 
@@ -242,8 +243,6 @@ def _call(*words: object) -> None:
     print("medimg-edge", *words, flush=True)
     subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
 
-
-_PATTERN = re.compile(tomllib.loads(RECIPE.read_text())["data"]["group_pattern"])
 
 if __name__ == "__main__":
     main()

@@ -66,6 +66,7 @@ DATA: dict[str, Callable[[Path, Callable], Path]] = {
     "ct-lung-png": phantoms("ct", "--format", "png"),
     "brain-mri": phantoms("mri"),
     "bone-fracture": phantoms("bone"),
+    "few-labels": phantoms("chest"),
 }
 REDUCED: dict[str, list[object]] = {
     "pneumoniamnist": [],
