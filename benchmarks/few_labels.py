@@ -185,7 +185,7 @@ def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, An
     for stage, epochs in dataclasses.asdict(arm).items():
         if epochs:
             run = out / f"{name}-{stage}"
-            if not any((run / record).exists() for record in ("pretrain.json", "run.json")):
+            if not _finished(run):
                 words = ("--recipe", "few-labels", "--group-pattern", PATIENT, "--seed", seed)
                 words += ("--epochs", epochs, "--resume")
                 before = ("--weights", runs[-1]) if runs else ()
@@ -196,12 +196,11 @@ def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, An
     if not (seen / "metrics.json").exists():
         words = ("--looks", LOOKS) if official else ()
         _call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
-    epochs = [row for run in runs for row in table.stored(run / "history.csv")]
-    seconds = sum(float(row["seconds"] or 0) for row in epochs)
+    records = [json.loads(record.read_bytes()) for run in runs for record in _finished(run)]
     metrics = json.loads((seen / "metrics.json").read_bytes())
     row: dict[str, Any] = {
         "commit": commit,
-        "minutes": f"{seconds / 60:.1f}",
+        "minutes": f"{sum(record['seconds'] for record in records) / 60:.1f}",
         "bytes": Bundle.open(bundle).manifest.artifacts[ARTIFACT].bytes,
         "n": metrics["n"],
         "positives": int(read_answers(seen).y.sum()),
@@ -211,6 +210,11 @@ def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, An
         row |= {value: f"{found['value']:.6f}"}
         row |= {f"{value}_{end}": f"{found[end]:.6f}" for end in ("low", "high")}
     return row
+
+
+def _finished(run: Path) -> list[Path]:
+    """Its record, where it has come to its end."""
+    return [path for name in ("pretrain.json", "run.json") if (path := run / name).exists()]
 
 
 def _by_patient(folder: Path) -> dict[str, list[Path]]:

@@ -28,6 +28,7 @@ import table
 
 from medimg_edge.bundle import Bundle
 from medimg_export.answers import Answers, read_answers
+from medimg_export.run import Run
 
 DOCS = table.ROOT / "docs"
 TABLE, LOOKS = DOCS / "results.csv", DOCS / "test-looks.csv"
@@ -153,7 +154,7 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
         if not (seen / "metrics.json").exists():
             options = ("--artifact", artifact, "--looks", LOOKS, *row.options)
             _call("evaluate", bundle, data, "--out", seen, *options)
-    minutes = sum(float(each["seconds"] or 0) for each in table.stored(run / "history.csv")) / 60
+    minutes = Run.open(run).record.seconds / 60
     float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
     commit = _beside(run, "commit").read_text()
     known = {"recipe": row.recipe, "seed": seed, "commit": commit, "minutes": f"{minutes:.1f}"}

@@ -6,6 +6,7 @@ each other than to all other views of the step.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,10 @@ def pretrain(
     for row in state.history:
         report(row)
     while state.epoch < spec.epochs:
+        started = time.perf_counter()
         pairs = views(images, recipe, state.epoch, steps)
         row = {"stage": "pretrain"} | fit_epoch(model, pairs, state.epoch, steps, progress)
+        row["seconds"] = round(time.perf_counter() - started, 2)
         state.epoch += 1
         state.history.append(row)
         checkpoint.save(path, model, state, identity)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +43,10 @@ PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headle
 
 
 class Record(msgspec.Struct, frozen=True):
-    """``run.json``: how the model came about, and what turns its logits into decisions."""
+    """``run.json``: how the model came about, and what turns its logits into decisions.
+
+    seconds: of all epochs, with their validation, over all sessions of an interrupted training.
+    """
 
     recipe: Recipe
     data: str
@@ -99,7 +101,6 @@ def make_run(
     Raises RunError where ``folder`` holds something else, WriteError, DataError.
     """
     require_free(folder, resume)
-    started = time.perf_counter()
     make_folder(folder)
     trained = train(prepared, folder, start=start, resume=resume, progress=progress, report=report)
     save_model(trained.model, folder / MODEL)
@@ -127,7 +128,7 @@ def make_run(
         temperature=temperature,
         decision=decision,
         best_epoch=trained.best_epoch,
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=round(sum(row.get("seconds", 0.0) for row in trained.history), 1),
         versions=versions(),
         kept_apart=prepared.kept_apart,
         weights=start.describe() if start else None,

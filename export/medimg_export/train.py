@@ -148,10 +148,12 @@ def train(
         report(row)
 
     while state.epoch < schedule.epochs and state.epoch - state.best_epoch < schedule.patience:
+        started = time.perf_counter()
         row = _train_epoch(prepared, learner, model, state.epoch, progress)
         row = {"stage": "fine-tune" if schedule.head_epochs else "train"} | row
         state.epoch += 1
         row["val_auc"] = validation_auc(prepared, answers, progress)
+        row["seconds"] = round(time.perf_counter() - started, 2)
         state.history.append(row)
         _keep_best(state, answers, row["val_auc"])
         checkpoint.save(path, learner, state, identity)
@@ -341,7 +343,7 @@ def _train_head(
             float(head.train_on_batch(features[each], prepared.y[rows[each]])) for each in batches
         ]
         history.append({"stage": "head", "epoch": epoch, "loss": float(np.mean(losses))})
-    history[-1]["seconds"] = round(time.perf_counter() - started, 1)
+    history[-1]["seconds"] = round(time.perf_counter() - started, 2)
     return history
 
 
@@ -363,7 +365,6 @@ def fit_epoch(
     model: keras.Model, data: tf.data.Dataset, epoch: int, steps: int, progress: Progress | None
 ) -> dict[str, Any]:
     """One pass over data: a row of the history, with what the model tells of itself."""
-    started = time.perf_counter()
     callback = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda step, logs: (
             progress(f"epoch {epoch + 1}", step + 1, steps) if progress else None
@@ -371,7 +372,7 @@ def fit_epoch(
     )
     done = model.fit(data, shuffle=False, verbose=0, callbacks=[callback])  # pyright: ignore[reportArgumentType]
     told = {name: float(value[0]) for name, value in done.history.items()}
-    return {"epoch": epoch, **told, "seconds": round(time.perf_counter() - started, 1)}
+    return {"epoch": epoch, **told}
 
 
 def batches(prepared: Prepared, epoch: int) -> tf.data.Dataset:

@@ -390,6 +390,9 @@ def test_the_commands(called: Callable, phantom_data: Path, archive: Path, tmp_p
     assert {row["stage"] for row in rows} == {"head", "fine-tune"}
     assert float(rows[-1]["confident"]) >= 0
     told = json.loads((tmp_path / "run" / "run.json").read_text())
+    spent = [float(row["seconds"] or 0) for row in rows]
+    assert told["seconds"] == pytest.approx(sum(spent), abs=0.1)
+    assert min(spent[-2:]) > 0
     assert told["dataset"]["unlabelled"]["used"] > 0
     assert told["weights"]["sha256"] == Start.open(learned).sha256
     assert not any("may flatter" in each for each in told["dataset"]["notes"])
