@@ -98,12 +98,14 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
     """A day, a week or a file.
 
     adapted: answered under a site profile, whose probabilities and decisions are not compared.
+    at_risk: answered under --risk, whose decisions are not compared.
     """
 
     name: str
     images: int
     answered: int
     adapted: int
+    at_risk: int
     status: Literal["too few", "no drift", "drift"]
     sentence: str
     comparisons: tuple[Comparison, ...]
@@ -315,6 +317,7 @@ def _compared(name: str, images: Sequence[Seen], reference: Reference, alarms: f
         images=len(images),
         answered=answered,
         adapted=sum(each.adapted for each in images),
+        at_risk=sum(each.at_risk for each in images),
         status=status,
         sentence=told,
         comparisons=comparisons,
@@ -348,7 +351,7 @@ def _decision(
     counts = Counter(
         finding.decision
         for each in images
-        if each.decided
+        if not (each.adapted or each.at_risk)
         for finding in each.findings
         if finding.label == label
     )

@@ -24,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     time: RFC 3339, None where the file has none. model, artifact: what answered; where nothing did,
     what answered the images around it; None where nobody knows. adapted: the probabilities are not
-    the bundle's own (a site profile). decided: its decisions are those of the bundle's points.
+    the bundle's own (a site profile). at_risk: decided under --risk, not by the bundle's points.
     """
 
     status: str
@@ -33,7 +33,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     model: Model | None = None
     artifact: str | None = None
     adapted: bool = False
-    decided: bool = True
+    at_risk: bool = False
     findings: tuple[Finding, ...] = ()
     measured: dict[str, float | None] = {}
 
@@ -109,7 +109,7 @@ def seen(data: bytes | str, time: str | None = None) -> Seen | None:
         model=record.model,
         artifact=record.artifact,
         adapted=record.profile is not None,
-        decided=record.profile is None and record.risk is None,
+        at_risk=record.risk is not None,
         findings=tuple(msgspec.json.decode(each, type=Finding) for each in record.findings)
         if is_answer
         else (),
@@ -232,7 +232,7 @@ def _of_rows(rows: list[dict[str, Any]]) -> Seen | None:
         model=Model(name, version, first["model_hash"]) if first["model_hash"] else None,
         artifact=first["artifact"] or None,
         adapted=bool(first["profile"]),
-        decided=not (first["profile"] or first.get("risk")),
+        at_risk=bool(first.get("risk")),
         findings=tuple(
             Finding(row["label"].removeprefix("'"), float(row["probability"]), row["decision"])
             for row in rows

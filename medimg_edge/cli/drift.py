@@ -97,6 +97,11 @@ def drift(
             f"{adapted} images were answered under a site profile: their probabilities and "
             "decisions are not the bundle's own, and are not compared."
         )
+    if at_risk := sum(each.at_risk for each in found.periods):
+        output.warn(
+            f"{at_risk} images were answered under --risk: their decisions are not those of the "
+            "bundle's thresholds, and are not compared. Their probabilities are."
+        )
     if fail and found.is_drift:
         raise typer.Exit(1)
 

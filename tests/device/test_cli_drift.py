@@ -126,6 +126,19 @@ def test_other_formats(answers, bundle, called, ending):
     assert told(period) == told(other)
 
 
+def test_what_is_not_compared_is_told(answers, bundle, called):
+    records = [json.loads(line) for line in (answers / "like.jsonl").read_text().splitlines()]
+    records[0]["risk"] = records[1]["risk"] = 0.05
+    records[2]["profile"] = "d" * 64
+    path = answers / "mixed.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    done = called("drift", path, "-b", bundle)
+    (period,) = report(done)["periods"]
+    assert (period["at_risk"], period["adapted"]) == (2, 1)
+    assert "2 images were answered under --risk" in done.stderr
+    assert "1 images were answered under a site profile" in done.stderr
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_decisions_under_a_risk_are_not_the_bundles_own(tmp_path, ending):
     path = tmp_path / f"answers.{ending}"
@@ -133,9 +146,9 @@ def test_decisions_under_a_risk_are_not_the_bundles_own(tmp_path, ending):
     records = [answer("a.png"), answer("b.png", risk=0.05), answer("c.png", profile="d" * 64)]
     header = CSV_HEADER if ending == "csv" else ""
     path.write_text(header + "".join(map(write, records)))
-    assert [(each.decided, each.adapted) for each in read(path)] == [
-        (True, False),
+    assert [(each.at_risk, each.adapted) for each in read(path)] == [
         (False, False),
+        (True, False),
         (False, True),
     ]
 

@@ -253,12 +253,24 @@ def test_what_is_left_out(validation):
 
 def test_a_site_profiles_probabilities_are_not_the_bundles(validation):
     seen = [
-        msgspec.structs.replace(each, adapted=True, decided=False)
+        msgspec.structs.replace(each, adapted=True)
         for each in site(random.Random(1), 200, ill=0.9, darker=1.5)
     ]
     (period,) = drift.report({"x": seen}, bundle(validation)).periods
     assert period.adapted == 200
     assert drifted(period.comparisons) == {"brightness"}
+
+
+def test_decisions_under_a_risk_are_not_the_bundles(validation):
+    """Their probabilities are, which tell that twice as many are ill."""
+    plain = site(random.Random(1), 200, ill=0.9)
+    both = {f"probability of {LABEL}", f"decision on {LABEL}"}
+    assert drifted(drift.compare(plain, validation)) == both
+    seen = [msgspec.structs.replace(each, at_risk=True) for each in plain]
+    (period,) = drift.report({"x": seen}, bundle(validation)).periods
+    assert period.at_risk == 200
+    assert period.adapted == 0
+    assert drifted(period.comparisons) == {f"probability of {LABEL}"}
 
 
 def test_no_reference(validation):
