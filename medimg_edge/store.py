@@ -181,6 +181,17 @@ def started(name: str, hash: str) -> None:  # noqa: A002 - what it is
             _point(replace(active, starts=0))
 
 
+def newer_shipped(active: Active) -> Bundle | None:
+    """What the package brings by the same name, where it is newer than what answers.
+
+    So it is where the package was updated after the install: a name stays what was installed.
+    """
+    if active.name not in shipped():
+        return None
+    ours = Bundle.open(models.FOLDER / active.name)
+    return ours if (_order(active.version) or ()) < (_order(ours.manifest.version) or ()) else None
+
+
 def listing() -> list[Listed]:
     """Every installed name, and whether it can be used: its files are there, in their sizes."""
     return [_listed(name) for name in installed.names()]

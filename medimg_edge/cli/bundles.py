@@ -1,6 +1,7 @@
 """The commands about installed bundles: install, bundles, rollback, pack."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -91,6 +92,12 @@ def bundles(
         if each.active and each.active.left:
             output.note(
                 f"{each.name} went back from {each.active.left.version} to {each.active.version}."
+            )
+        if each.active and (newer := store.newer_shipped(each.active)):
+            output.warn(
+                f"{each.active.version} answers, and medimg-edge brings {each.name} "
+                f"{newer.manifest.version}, which is newer. To install that: `medimg-edge install "
+                f"{shlex.quote(str(newer.path))}`"
             )
         if each.problem:
             output.warn(f"{each.name}: {each.problem}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from medimg_edge import models
+from medimg_edge import models, store
 from medimg_edge.bundle import Bundle
 from tests.device.installing import (
     IMAGE,
@@ -206,6 +206,26 @@ def test_an_update_of_the_shipped_bundle(trusted, mean_bundle, signer, called):
     install(folder, signer_trust(trusted))
     (found,) = json.loads(called("bundles").stdout)
     assert (found["source"], found["version"]) == ("installed", "99")
+
+
+def test_the_package_brings_a_newer_one(trusted, mean_bundle, signer, called, monkeypatch):
+    """Installed beside an older package: it answers still, and the user is told of the other."""
+    with monkeypatch.context() as then:
+        then.setattr(store, "shipped", list)
+        install(
+            signer.sign(release(mean_bundle, "0.0.1", name=models.DEFAULT)), signer_trust(trusted)
+        )
+    shipped = Bundle.open(models.FOLDER / models.DEFAULT)
+    done = called("bundles")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["version"] == "0.0.1"
+    words = f"brings {models.DEFAULT} {shipped.manifest.version}, which is newer. To install that"
+    assert words in done.stderr
+    assert f"`medimg-edge install {shipped.path}`" in done.stderr
+    assert called("install", shipped.path).returncode == 0
+    done = called("bundles")
+    assert json.loads(done.stdout)[0]["version"] == shipped.manifest.version
+    assert done.stderr == ""
 
 
 def test_pack(one, tmp_path, called):
