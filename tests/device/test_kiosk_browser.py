@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import medimg_edge.kiosk
-from medimg_edge import read_image
+from medimg_edge import read_image, risk
 from medimg_edge.admission import admit
 from medimg_edge.kiosk.problems import STATUS
 from medimg_edge.manifest import OperatingPoint, decode
@@ -613,6 +613,32 @@ def test_the_print_is_one_page(page, served, phantoms, paper):
         assert words in sheet, words
     assert "Next picture" not in sheet
     assert phantoms["opacity"].name not in sheet
+
+
+def test_who_signed_the_model_and_what_risk_is_taken(
+    page, mean_bundle, rewrite, environment, tmp_path, phantoms
+):
+    page.click("#model")
+    assert "nobody: this station allows it" in page.text("#about-facts")
+    with Served(tmp_path / "shipped", "pneumonia-cxr", environment=environment) as other:
+        page.open(other.url)
+        page.click("#model")
+        facts = page.text("#about-facts")
+        assert "Signed by\nmedimg-edge" in facts
+        assert "Risk of missing" not in facts
+    bundle = mean_bundle([8.0], [-4.0], task="binary", labels=("no", "yes"))
+    bounds = {risk.key(0.05): (0.0, 1.0)}
+    rewrite(bundle, lambda raw: raw.update(risks={"model.onnx": {"yes": bounds}}))
+    words = ("--risk", 0.05)
+    with Served(tmp_path / "risk", with_golden_set(bundle), *words, environment=environment) as it:
+        page.open(it.url)
+        page.click("#model")
+        told = "Risk of missing the true answer, at most\n5.0%"
+        assert told in page.text("#about-facts")
+        page.click("#about [data-close]")
+        page.choose(phantoms["opacity"])
+        page.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert told in page.text("#result")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

@@ -80,9 +80,11 @@ function ofModel(facts) {
     [t("about.reads"), reads(facts)],
     [t("about.labels"), facts.labels.join(", ")],
     ...Object.entries(facts.operating_points).map(ofPoint),
+    ...(facts.risk == null ? [] : [[t("about.risk"), percent(facts.risk)]]),
     [t("details.hash"), facts.hash],
     [t("about.artifact"), `${facts.artifact}, ${facts.runtime}`],
     [t("about.profile"), facts.profile ?? t("about.no-profile")],
+    [t("about.signer"), facts.signer ?? t("about.no-signer")],
     [t("about.golden"), golden(facts.golden)],
   ];
 }

@@ -2,7 +2,7 @@
 
 import { byId, icon, make } from "./elements.js";
 import { scale } from "./scale.js";
-import { chance, labelName, moment, number, t } from "./texts.js";
+import { chance, labelName, moment, number, percent, t } from "./texts.js";
 import {
   answered,
   failureOf,
@@ -161,6 +161,7 @@ function facts({ id, time, source, input_sha256: input, record, timings }) {
     rows.push([t("about.model"), `${name} ${version}`], [t("details.hash"), hash]);
     rows.push([t("about.artifact"), `${record.artifact}, ${record.runtime}`]);
     if (record.profile) rows.push([t("about.profile"), record.profile]);
+    if (record.risk != null) rows.push([t("about.risk"), percent(record.risk)]);
     rows.push([t("details.took"), t("details.ms", { ms: number(timings.answer_ms) })]);
   }
   return rows;

@@ -104,6 +104,7 @@ function table(prediction, facts, problem) {
   }
   if (record.artifact) rows.push([t("about.artifact"), `${record.artifact}, ${record.runtime}`]);
   if (record.profile) rows.push([t("about.profile"), record.profile]);
+  if (record.risk != null) rows.push([t("about.risk"), percent(record.risk)]);
   if (facts && model.hash === facts.hash) {
     const [words, lang] = intendedUse(facts);
     rows.push([t("intended-use"), make("span", { lang: lang || "en" }, words)]);
