@@ -178,22 +178,22 @@ def _auc(row: dict[str, str]) -> float:
 
 
 def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, Any]:
-    arm, out = ARMS[name], drawn.folder
-    bundle, seen = (out / f"{name}-{each}" for each in ("bundle", "report"))
+    stages = {stage: epochs for stage, epochs in dataclasses.asdict(ARMS[name]).items() if epochs}
+    out = drawn.folder / "-".join([name, *map(str, stages.values())])
+    bundle, seen = out / "bundle", out / "report"
     commit = table.commit()
     runs: list[Path] = []
-    for stage, epochs in dataclasses.asdict(arm).items():
-        if epochs:
-            run = out / f"{name}-{stage}"
-            if not _finished(run):
-                words = ("--recipe", "few-labels", "--group-pattern", PATIENT, "--seed", seed)
-                words += ("--epochs", epochs, "--resume")
-                before = ("--weights", runs[-1]) if runs else ()
-                _call(*drawn.words(stage), *words, *before, "--out", run)
-            runs.append(run)
+    for stage, epochs in stages.items():
+        run = out / stage
+        if not _finished(run):
+            words = ("--recipe", "few-labels", "--group-pattern", PATIENT, "--seed", seed)
+            words += ("--epochs", epochs, "--resume")
+            before = ("--weights", runs[-1]) if runs else ()
+            _call(*drawn.words(stage), *words, *before, "--out", run)
+        runs.append(run)
     if not bundle.exists():
         _call("export", runs[-1], "--int8-only", "--out", bundle)
-    if not (seen / "metrics.json").exists():
+    if not (seen / "report.html").exists():
         words = ("--looks", LOOKS) if official else ()
         _call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
     records = [json.loads(record.read_bytes()) for run in runs for record in _finished(run)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -21,14 +22,15 @@ def stored(table: Path) -> list[dict[str, str]]:
 
 
 def append(table: Path, rows: list[dict[str, Any]]) -> None:
-    """Add all rows at once, under the columns that the table has."""
-    before = stored(table)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(before[0] if before else rows[0]), lineterminator="\n")
-    if not before:
-        writer.writeheader()
-    writer.writerows(rows)
+    """Add all rows at once, under the columns that the table has; of two processes, one by one."""
     with table.open("a", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = stored(table)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(before[0] if before else rows[0]), lineterminator="\n")
+        if not before:
+            writer.writeheader()
+        writer.writerows(rows)
         file.write(text.getvalue())
 
 

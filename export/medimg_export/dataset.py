@@ -245,15 +245,17 @@ def _grouped(path: Path, rows: list[Row], pattern: str | None) -> tuple[list[Row
             f"as {first_few(unmatched, 3)}. Correct it or leave it out."
         )
     changed = [
-        replace(row, group=group or row.name) for row, group in zip(rows, groups, strict=True)
+        replace(row, group=group or row.group or row.name)
+        for row, group in zip(rows, groups, strict=True)
     ]
-    notes = []
+    notes, lone = [], "stand alone"
     if any(row.group is not None for row in rows):
-        notes.append("The group pattern was given, so the column group was not used.")
+        notes.append("The group pattern was given, so the column group counts where it fails only.")
+        lone = "have the column's group or stand alone"
     if unmatched:
         notes.append(
-            f"The group pattern does not match {len(unmatched)} of {len(rows)} names, which stand "
-            f"alone: {first_few(unmatched)}."
+            f"The group pattern does not match {len(unmatched)} of {len(rows)} names, which "
+            f"{lone}: {first_few(unmatched)}."
         )
     return changed, notes
 

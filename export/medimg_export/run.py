@@ -46,6 +46,8 @@ class Record(msgspec.Struct, frozen=True):
     """``run.json``: how the model came about, and what turns its logits into decisions.
 
     seconds: of all epochs, with their validation, over all sessions of an interrupted training.
+    kept_apart: ``unlabelled.kept_apart`` of validation and test, which the weights have not seen;
+    None where it began with some that have, or may have.
     """
 
     recipe: Recipe
@@ -108,7 +110,8 @@ def make_run(
     task, labels = prepared.dataset.task, prepared.dataset.labels
     rows = prepared.splits.val
     described = prepared.describe()
-    if start and (note := start.note(prepared.kept_apart)):
+    note = start.note(prepared.kept_apart) if start else None
+    if note:
         described["notes"].append(note)
     y, groups = prepared.y[rows], prepared.groups(rows)
     draws = prepared.recipe.training.validation_draws
@@ -130,7 +133,7 @@ def make_run(
         best_epoch=trained.best_epoch,
         seconds=round(sum(row.get("seconds", 0.0) for row in trained.history), 1),
         versions=versions(),
-        kept_apart=prepared.kept_apart,
+        kept_apart=prepared.kept_apart if note is None else None,
         weights=start.describe() if start else None,
     )
     thresholds = {label: point.threshold for label, point in decision.items()} or None

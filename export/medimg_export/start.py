@@ -64,8 +64,8 @@ class Start:
             return None
         return (
             f"The weights of {printable(str(self.path))} were not learned apart from this "
-            "validation and test, or do not say so: the figures may flatter. Pretrain with "
-            "--beside this data and the same --seed and --group-pattern."
+            "validation and test, or do not say so: the figures may flatter. Make them with this "
+            "data (pretrain: --beside it) and the same --seed and --group-pattern."
         )
 
     def put_into(self, model: keras.Model) -> None:

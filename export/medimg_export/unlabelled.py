@@ -35,8 +35,8 @@ class Unlabelled:
 
     cached.pixels: uint8 (N, H, W, C), on disk. rows: those that are used, ascending. contents,
     patients: how many were left out, because the same image is in validation or test, or another
-    of the same patient. kept_apart: ``fingerprint`` of validation and test; None where nothing is
-    known of them.
+    of the same patient. strangers: how many of rows are of nobody knows whom. kept_apart: the
+    function's of this name; None where nothing is known of validation and test.
     """
 
     path: Path
@@ -45,6 +45,7 @@ class Unlabelled:
     found: tuple[str, ...] = ()
     contents: int = 0
     patients: int = 0
+    strangers: int = 0
     kept_apart: str | None = None
 
     @property
@@ -62,7 +63,14 @@ class Unlabelled:
                 f"{self.contents} were left out because they are also in validation or test, and "
                 f"{self.patients} of patients who are there"
             )
-        return (*self.found, f"{len(self.rows)} images without labels; {told}.")
+        notes = [*self.found, f"{len(self.rows)} images without labels; {told}."]
+        if self.strangers:
+            notes.append(
+                f"Of {self.strangers} of them no patient is known, who may be in validation or "
+                "test with other images: a group pattern tells patients by names, and DICOM "
+                "headers do by themselves."
+            )
+        return tuple(notes)
 
     def describe(self) -> dict[str, Any]:
         """What ``run.json`` says of them; JSON types only."""
@@ -85,8 +93,10 @@ def fingerprint(digests: Iterable[str]) -> str:
 
 
 def kept_apart(cached: CachedPixels, splits: Splits) -> str:
-    """The ``fingerprint`` of what judges: validation and test."""
-    return fingerprint(cached.digests[row] for row in _held(splits))
+    """The ``fingerprint`` of what judges: validation and test, and whose images they are."""
+    return fingerprint(
+        f"{cached.digests[row]} {cached.samples[row].group}" for row in _held(splits)
+    )
 
 
 def alone(
@@ -122,15 +132,17 @@ def beside(
     patients = {name for row in held for name in _patients(labelled.samples[row])}
     patients |= {name for row in np.flatnonzero(same) for name in names[row]}
     known = np.array([not patients.isdisjoint(each) for each in names], bool) & ~same
+    kept = np.flatnonzero(~same & ~known)
     return _enough(
         Unlabelled(
             dataset.path,
             cached,
-            np.flatnonzero(~same & ~known),
+            kept,
             dataset.notes,
-            int(same.sum()),
-            int(known.sum()),
-            kept_apart(labelled, splits),
+            contents=int(same.sum()),
+            patients=int(known.sum()),
+            strangers=sum(not names[row] for row in kept),
+            kept_apart=kept_apart(labelled, splits),
         )
     )
 

@@ -184,7 +184,13 @@ def test_groups_from_a_column(tmp_path: Path):
     assert "1 of 2 images have no group and stand alone." in data.notes
     data = open_dataset(tmp_path / "labels.csv", group_pattern="[ab]")
     assert [sample.group for sample in data.samples] == ["a", "b"]
-    assert any("column group was not used" in note for note in data.notes)
+    assert any("column group counts where it fails only" in note for note in data.notes)
+    data = open_dataset(tmp_path / "labels.csv", group_pattern="b")
+    assert [sample.group for sample in data.samples] == ["p1", "b"]
+    assert any(
+        "does not match 1 of 2 names, which have the column's group or stand alone: a.png" in note
+        for note in data.notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from medimg_export.phantom_dicom import encode
 from medimg_export.prepared import Prepared, prepare, prepare_unlabelled
 from medimg_export.pretrain import pretrain
 from medimg_export.recipe import Augmentation, Data, Recipe, SemiSupervised, at_least, override
+from medimg_export.run import make_run
 from medimg_export.semi_supervised import TERMS, Learner, prior
 from medimg_export.start import PRETRAINED, Start
 from medimg_export.train import batches_beside, schedule_of, train, weighted_loss
@@ -157,6 +158,13 @@ def test_labelled_images_may_lie_in_the_archive(
     assert both.unlabelled is not None
     assert both.unlabelled.contents >= 100
     assert len(both.unlabelled.rows) == len(images) - both.unlabelled.contents
+    assert both.unlabelled.strangers == len(both.unlabelled.rows)
+    assert any("no patient is known" in each for each in both.unlabelled.notes)
+    told = prepare(tmp_path / "hundred.csv", recipe, unlabelled=archive)
+    assert told.unlabelled is not None
+    assert told.unlabelled.strangers == 0
+    assert (told.splits.val == both.splits.val).all()
+    assert told.kept_apart != both.kept_apart  # the same images judge, and of whom is known now
 
 
 def test_patients_of_validation_and_test_are_left_out_by_any_image(
@@ -347,16 +355,21 @@ def test_pretraining_is_resumed_and_begins_a_training(
 def test_weights_that_have_seen_what_judges_are_told(
     phantom_data: Path, archive: Path, recipe: Recipe, tmp_path: Path
 ):
-    apart = prepare(phantom_data, recipe).kept_apart
+    labelled = prepare(phantom_data, recipe)
     images, filled, preprocessing = prepare_unlabelled(archive, recipe)
     assert any("none was compared" in each for each in images.notes)
     pretrain(images, filled, preprocessing, tmp_path / "alone")
-    note = Start.open(tmp_path / "alone").note(apart)
+    note = Start.open(tmp_path / "alone").note(labelled.kept_apart)
     assert note is not None
     assert "may flatter" in note
     images, filled, preprocessing = prepare_unlabelled(archive, recipe, phantom_data)
     pretrain(images, filled, preprocessing, tmp_path / "beside")
-    assert Start.open(tmp_path / "beside").note(apart) is None
+    assert Start.open(tmp_path / "beside").note(labelled.kept_apart) is None
+    for name, clean in (("alone", False), ("beside", True)):  # a run that began so is no cleaner
+        start = Start.open(tmp_path / name)
+        make_run(labelled, tmp_path / f"{name}-run", start=start)
+        found = Start.open(tmp_path / f"{name}-run").note(labelled.kept_apart)
+        assert (found is None) == clean, name
 
 
 def test_head_epochs_that_were_said_are_kept(recipe: Recipe):
