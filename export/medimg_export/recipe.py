@@ -108,6 +108,8 @@ class SemiSupervised(Struct, frozen=True):
     """fixmatch: the teacher's answer on a weakly changed image, where it is sure, is the label of
     the strongly changed one (Sohn et al. 2020). mean-teacher: its probability always is (Tarvainen
     and Valpola 2017). The teacher is the moving average of the network in both."""
+    epochs: Epochs | None = None
+    """Passes through them, in place of ``training.epochs``, which may count a hundred images."""
     weight: Positive = 1.0
     """Of their loss, against that of the labelled images."""
     warmup: Share = 0.2

@@ -79,10 +79,11 @@ class Trained:
     best_epoch: int
 
 
-def schedule_of(recipe: Recipe, *, given: bool = False) -> Schedule:
+def schedule_of(recipe: Recipe, *, given: bool = False, unlabelled: bool = False) -> Schedule:
     """The backbone's schedule, with what the recipe says instead.
 
-    given: it starts with weights that were learned before, whatever the backbone.
+    given: it starts with weights that were learned before, whatever the backbone. unlabelled: an
+    epoch is a pass through images without labels.
     """
     training = recipe.training
     own = msgspec.structs.asdict(training)
@@ -90,6 +91,8 @@ def schedule_of(recipe: Recipe, *, given: bool = False) -> Schedule:
         name: default if own[name] is None else own[name]
         for name, default in vars(SCHEDULES[training.backbone]).items()
     }
+    if unlabelled and training.semi.epochs is not None:
+        values["epochs"] = training.semi.epochs
     if given and training.head_epochs is None:
         values["head_epochs"] = HEAD_EPOCHS
     elif not given and not (training.pretrained and backbones.find(training.backbone).pretrained):
@@ -112,7 +115,9 @@ def train(
     ``resume`` finds a checkpoint of another recipe, start or data.
     """
     training = prepared.recipe.training
-    schedule = schedule_of(prepared.recipe, given=start is not None)
+    schedule = schedule_of(
+        prepared.recipe, given=start is not None, unlabelled=prepared.unlabelled is not None
+    )
     keras.utils.set_random_seed(training.seed)
     tf.config.experimental.enable_op_determinism()
     model = backbones.build(

@@ -148,7 +148,9 @@ def train(
 
     medimg-edge train pneumoniamnist.npz --out runs/tiny --backbone tiny --seed 1
 
-    medimg-edge train hundred.csv --unlabelled archive/ --weights runs/archive --out runs/chest
+    medimg-edge train hundred.csv --recipe few-labels --out first
+
+    medimg-edge train hundred.csv --recipe few-labels --weights first --unlabelled archive/ --out run
     """
     with _workstation():
         from medimg_export.metrics import table
@@ -176,6 +178,7 @@ def train(
                 "seed": seed,
                 "balance": balance,
                 "augmentation": {"flip": flip},
+                "semi": {"epochs": epochs},
             },
             decision={"sensitivity": sensitivity},
         )
@@ -227,9 +230,9 @@ def pretrain(
 
     Examples:
 
-    medimg-edge pretrain archive/ --beside hundred.csv --size 96 --out runs/archive
+    medimg-edge pretrain archive/ --beside hundred.csv --recipe few-labels --out runs/archive
 
-    medimg-edge train hundred.csv --size 96 --weights runs/archive --out runs/chest
+    medimg-edge train hundred.csv --recipe few-labels --weights runs/archive --out runs/chest
 
     Give --beside, --seed, --size and --group-pattern as they will be given to train: the split
     follows from them, and nothing that will be measured may be learned from.

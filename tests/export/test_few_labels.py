@@ -378,6 +378,13 @@ def test_head_epochs_that_were_said_are_kept(recipe: Recipe):
     assert schedule_of(recipe, given=True).head_epochs > 0
 
 
+def test_passes_through_images_without_labels_are_counted_apart(recipe: Recipe):
+    said = override(recipe, training={"epochs": 150, "semi": {"epochs": 10}})
+    assert schedule_of(said).epochs == 150
+    assert schedule_of(said, unlabelled=True).epochs == 10
+    assert schedule_of(recipe, unlabelled=True).epochs == schedule_of(recipe).epochs
+
+
 def test_memory_does_not_grow_with_the_images(prepared: Prepared):
     """What an epoch reads is a map of a file, and what it holds a step."""
     assert prepared.unlabelled is not None
