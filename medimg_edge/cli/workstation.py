@@ -148,9 +148,9 @@ def train(
 
     medimg-edge train pneumoniamnist.npz --out runs/tiny --backbone tiny --seed 1
 
-    medimg-edge train hundred.csv --recipe few-labels --out first
+    medimg-edge train hundred.csv --recipe few-labels --out run1
 
-    medimg-edge train hundred.csv --recipe few-labels --weights first --unlabelled archive/ --out run
+    medimg-edge train hundred.csv --recipe few-labels --weights run1 --unlabelled more/ --out run2
     """
     with _workstation():
         from medimg_export.metrics import table
