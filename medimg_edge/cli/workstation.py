@@ -178,7 +178,7 @@ def train(
                 "seed": seed,
                 "balance": balance,
                 "augmentation": {"flip": flip},
-                "semi": {"epochs": epochs},
+                "semi": {"epochs": epochs if unlabelled else None},
             },
             decision={"sensitivity": sensitivity},
         )
