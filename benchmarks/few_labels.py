@@ -22,8 +22,6 @@ import csv
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,7 +153,7 @@ def tables(stored: list[dict[str, str]]) -> Iterator[str]:
         of = {
             arm: {
                 each["seed"]: each
-                for each in stored
+                for each in sorted(stored, key=lambda each: int(each["seed"]))
                 if (each["labels"], each["arm"]) == (labels, arm)
             }
             for arm in ARMS
@@ -164,9 +162,11 @@ def tables(stored: list[dict[str, str]]) -> Iterator[str]:
             if not rows:
                 continue
             shared = rows.keys() & of["supervised"].keys() if arm != "supervised" else ()
-            gains = [_auc(rows[seed]) - _auc(of["supervised"][seed]) for seed in sorted(shared)]
+            gains = [
+                _auc(rows[seed]) - _auc(of["supervised"][seed]) for seed in rows if seed in shared
+            ]
             minutes = " ".join(each["minutes"] for each in rows.values())
-            auc = _spread([_auc(each) for each in rows.values()])
+            auc = table.spread([_auc(each) for each in rows.values()], 4)
             gain = f"{np.mean(gains):+.4f}" if gains else ""
             each_gain = " ".join(f"{gain:+.4f}" for gain in gains)
             lines.append((labels, arm, str(len(rows)), minutes, auc, gain, each_gain))
@@ -189,13 +189,13 @@ def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, An
             words = ("--recipe", "few-labels", "--group-pattern", PATIENT, "--seed", seed)
             words += ("--epochs", epochs, "--resume")
             before = ("--weights", runs[-1]) if runs else ()
-            _call(*drawn.words(stage), *words, *before, "--out", run)
+            table.call(*drawn.words(stage), *words, *before, "--out", run)
         runs.append(run)
     if not bundle.exists():
-        _call("export", runs[-1], "--int8-only", "--out", bundle)
+        table.call("export", runs[-1], "--int8-only", "--out", bundle)
     if not (seen / "report.html").exists():
         words = ("--looks", LOOKS) if official else ()
-        _call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
+        table.call("evaluate", bundle, drawn.labels, "--artifact", ARTIFACT, *words, "--out", seen)
     records = [json.loads(record.read_bytes()) for run in runs for record in _finished(run)]
     metrics = json.loads((seen / "metrics.json").read_bytes())
     row: dict[str, Any] = {
@@ -234,18 +234,6 @@ def _link(link: Path, path: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(path)
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{np.mean(values):.4f}".removeprefix("0")
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {np.std(values, ddof=1):.4f}".replace("± 0", "± ")
-
-
-def _call(*words: object) -> None:
-    print("medimg-edge", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

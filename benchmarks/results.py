@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import table
 
 from medimg_edge.bundle import Bundle
@@ -99,8 +96,8 @@ def tables(stored: list[dict[str, str]]) -> Iterator[str]:
     )
     for each in stored:
         values = [
-            f"{_short(each[value])} ({_short(each[f'{value}_low'])} to "
-            f"{_short(each[f'{value}_high'])})"
+            f"{table.short(each[value])} ({table.short(each[f'{value}_low'])} to "
+            f"{table.short(each[f'{value}_high'])})"
             for value in VALUES[:-1]
         ]
         words = [each[key] for key in ("recipe", "seed", "commit", "minutes", "artifact")]
@@ -127,13 +124,7 @@ def _line(*cells: str) -> str:
 
 
 def _spread(of: list[dict[str, str]], value: str, digits: int = 3) -> str:
-    values = [float(each[value]) for each in of]
-    mean = _short(np.mean(values), digits)
-    return f"{mean} ± {_short(np.std(values, ddof=1), digits)}" if len(values) > 1 else mean
-
-
-def _short(value: Any, digits: int = 3) -> str:
-    return f"{float(value):.{digits}f}".removeprefix("0" if digits > 1 else "")
+    return table.spread([float(each[value]) for each in of], digits)
 
 
 def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
@@ -145,15 +136,15 @@ def _measure(row: Row, data: Path, out: Path, seed: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
         _beside(run, "commit").write_text(table.commit())
         recipe = ("--recipe", row.recipe, "--seed", str(seed))
-        _call("train", data, "--out", run, "--resume", *recipe)
+        table.call("train", data, "--out", run, "--resume", *recipe)
     if not bundle.exists():
-        _call("export", run, "--out", bundle)
-    _call("verify", bundle)
+        table.call("export", run, "--out", bundle)
+    table.call("verify", bundle)
     for artifact in ARTIFACTS:
         seen = _evaluation(out, row, seed, artifact)
         if not (seen / "metrics.json").exists():
             options = ("--artifact", artifact, "--looks", LOOKS, *row.options)
-            _call("evaluate", bundle, data, "--out", seen, *options)
+            table.call("evaluate", bundle, data, "--out", seen, *options)
     minutes = Run.open(run).record.seconds / 60
     float32 = read_answers(_evaluation(out, row, seed, ARTIFACTS[0]))
     commit = _beside(run, "commit").read_text()
@@ -197,11 +188,6 @@ def _figures(seen: Path, bundle: Path, artifact: str, float32: Answers) -> dict[
 
 def _evaluation(out: Path, row: Row, seed: int, artifact: str) -> Path:
     return out / f"{row.recipe}-{seed}-{artifact}"
-
-
-def _call(*words: object) -> None:
-    print("medimg-edge", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A CSV that a benchmark adds to, the commit that its rows are of, and tables for the documents."""
+"""A CSV that a benchmark adds to, what its rows are made by, and tables of it for the documents."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import csv
 import fcntl
 import io
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +41,23 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as the documents have them."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def short(value: Any, digits: int = 3) -> str:
+    """A share as the documents have it: .987."""
+    return f"{float(value):.{digits}f}".removeprefix("0" if digits > 1 else "")
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and standard deviation; the mean alone of a single value."""
+    mean = short(np.mean(values), digits)
+    return f"{mean} ± {short(np.std(values, ddof=1), digits)}" if len(values) > 1 else mean
+
+
+def call(*words: object) -> None:
+    """A command of medimg-edge, as a user types it. Raises CalledProcessError."""
+    print("medimg-edge", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "medimg_edge.cli", *map(str, words)], check=True)
 
 
 def commit() -> str:

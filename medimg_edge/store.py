@@ -186,10 +186,10 @@ def newer_shipped(active: Active) -> Bundle | None:
 
     So it is where the package was updated after the install: a name stays what was installed.
     """
-    if active.name not in shipped():
-        return None
-    ours = Bundle.open(models.FOLDER / active.name)
-    return ours if (_order(active.version) or ()) < (_order(ours.manifest.version) or ()) else None
+    ours = _shipped(active.name)
+    if ours and (_order(active.version) or ()) < (_order(ours.manifest.version) or ()):
+        return ours
+    return None
 
 
 def listing() -> list[Listed]:
@@ -256,10 +256,13 @@ def _require_version(bundle: Bundle, before: Active | None) -> None:
 
 def _floors(name: str, before: Active | None) -> list[Floor]:
     floors = [before.floor] if before else []
-    if name in shipped():
-        ours = Bundle.open(models.FOLDER / name)
+    if ours := _shipped(name):
         floors.append(Floor(ours.manifest.version, ours.hash))
     return floors
+
+
+def _shipped(name: str) -> Bundle | None:
+    return Bundle.open(models.FOLDER / name) if name in shipped() else None
 
 
 def _order(version: str) -> tuple | None:
