@@ -210,16 +210,19 @@ def test_what_is_refused_is_not_used_and_not_tried_again(clinic, tmp_path):
 
 def test_one_that_dies_while_it_loads_costs_nothing(clinic, tmp_path):
     old, old_hash = clinic.zip("1")
-    new, _ = clinic.zip("2")
+    new, new_hash = clinic.zip("2")
     clinic.install(old)
     with clinic.serve(tmp_path / "kiosk") as served, clients(served.port) as threads:
         before = served.child
-        clinic.install(new)
+        installing = threading.Thread(target=clinic.install, args=(new,))
+        installing.start()  # it may end later than what it installed has loaded
         wait_until(lambda: len(children(served)) > 1)
         (successor,) = set(children(served)) - {before}
         os.kill(successor, signal.SIGKILL)
+        installing.join(SECONDS)
         wait_until(lambda: bool(lines(served, "what is installed is not used")))
         time.sleep(1.5)
+        assert clinic.pointer["hash"] == new_hash
         assert (answering(served), served.child) == (old_hash, before)
     assert [each.failed for each in threads] == [[]] * CLIENTS
 
