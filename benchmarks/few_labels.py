@@ -3,9 +3,9 @@
 Run: python benchmarks/few_labels.py DATA --out RUNS [--judge dev] [--labels 100] [--seeds 0 1 2]
 
 DATA is the folder of the Kermany set. For each seed, patients of its training images are drawn
-until there are LABELS labelled images to train on, and then fifty of each class to choose epoch,
-temperature and threshold by; all others are links in a folder of their own, of which no name is
-read but for the patient's number. Each arm is the commands of docs/few-labels.md, all with the
+until there are LABELS labelled images, of which `train` keeps 15 % to choose epoch, temperature and
+threshold by; all others are links in a folder of their own, of which no name is read but for the
+patient's number. Each arm is the commands of docs/few-labels.md, all with the
 recipe few-labels and about the same time, which is what its epochs were chosen for: one core, and
 another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the table.
 The int8 ONNX file is judged through the device's Classifier.
@@ -22,7 +22,6 @@ import csv
 import dataclasses
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,6 @@ TABLE, LOOKS = DOCS / "few-labels.csv", DOCS / "test-looks.csv"
 PATIENT = str(load("pneumonia-cxr").data.group_pattern)
 ARTIFACT = "model.int8.onnx"
 DEV_SHARE = 0.15
-VALIDATION = 50
-"""Of each class: with fewer, `train` would divide the labelled images by itself."""
 VALUES = ("auc", "accuracy", "sensitivity", "specificity")
 
 
@@ -85,13 +82,13 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One draw: labels.csv has train, val and test; archive has the rest."""
+    """One draw: labels.csv has what is labelled and what judges; archive has the rest."""
 
     folder: Path
 
     @property
     def labels(self) -> Path:
-        """path, label, split, group of what is labelled."""
+        """path, label, split, group: train, of which `train` takes its validation, and test."""
         return self.folder / "labelled" / "labels.csv"
 
     @property
@@ -117,18 +114,9 @@ class Drawn:
         fixed = np.random.default_rng(0xDE7).permutation(len(patients))
         kept = fixed[: int(DEV_SHARE * len(patients))] if judge == "dev" else fixed[:0]
         order = np.random.default_rng([seed, labels]).permutation(len(patients))
-        of: dict[str, list[Path]] = {"train": [], "val": [], "archive": []}
-        chosen = Counter[str]()
+        of: dict[str, list[Path]] = {"train": [], "archive": []}
         for patient in [patients[each] for each in order if each not in kept]:
-            for path in images[patient]:
-                kind = path.parent.name
-                if len(of["train"]) < labels:
-                    of["train"].append(path)
-                elif chosen[kind] < VALIDATION and patient != _patient(of["train"][-1]):
-                    chosen[kind] += 1
-                    of["val"].append(path)
-                else:
-                    of["archive"].append(path)
+            of["train" if len(of["train"]) < labels else "archive"] += images[patient]
         judges = [images[patients[each]] for each in kept] or _by_patient(data / "test").values()
         of["test"] = [path for each in judges for path in each]
         for number, path in enumerate(of.pop("archive")):

@@ -24,7 +24,8 @@ NAME, PARTIAL = "checkpoint.npz", "checkpoint.partial"
 class State:
     """How far a training came.
 
-    epoch: epochs that are finished. best: the weights of the best of them, by validation AUC.
+    epoch: epochs that are finished. best: the weights of the one that the recipe keeps so far, by
+        the best validation AUC or as the last.
     """
 
     epoch: int = 0

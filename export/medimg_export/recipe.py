@@ -25,6 +25,7 @@ RECORD = "run.json"
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Epochs = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Keep = Literal["best", "last"]
 
 
 class Struct(msgspec.Struct, frozen=True):
@@ -151,6 +152,9 @@ class Training(Struct, frozen=True):
     learning_rate: Positive | None = None
     patience: Epochs | None = None
     """Epochs without a better validation AUC until training stops."""
+    keep: Keep = "best"
+    """The weights of the epoch with the best validation AUC, where patience counts; or of the last
+    one, at the end of the cosine, where so few images validate that they would choose by chance."""
     balance: Literal["weights", "sampling", "none"] = "weights"
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
     validation_draws: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0

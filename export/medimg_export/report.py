@@ -23,6 +23,7 @@ from medimg_edge.manifest import Task
 from medimg_edge.whole_file import write_whole
 from medimg_export import report_plots
 from medimg_export.metrics import Metrics
+from medimg_export.recipe import Keep
 from medimg_export.report_page import bullets, figure, page, pair, section
 from medimg_export.report_tables import (
     confusion,
@@ -127,10 +128,12 @@ def write_report(
     examples: list[Example] | None,
     notes: list[str],
     groups: Sequence[str] | None = None,
+    keep: Keep = "best",
 ) -> None:
     """Write the report of ``metrics``, which ``evaluate`` made of the same arrays.
 
-    ``history`` has a row per epoch with any of stage, loss, val_loss, val_auc. ``groups`` makes
+    ``history`` has a row per epoch with any of stage, loss, val_loss, val_auc; ``keep`` says which
+    of them the weights are of. ``groups`` makes
     the bands of the curves from whole groups, as in ``evaluate``. A report that was there before
     is replaced only by a finished one.
 
@@ -172,7 +175,7 @@ def write_report(
         if metrics.referrals
         else "",
         _coverage(selective_of(task, truth, probability, thresholds), groups, metrics),
-        section("learning", "Learning curves", figure(report_plots.learning(history)))
+        section("learning", "Learning curves", figure(report_plots.learning(history, keep)))
         if history
         else "",
         section("examples", "Examples", *_examples(examples, thresholds)) if examples else "",

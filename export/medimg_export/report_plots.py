@@ -21,6 +21,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medimg_export.calibration import BINS, reliability
 from medimg_export.metrics import NAMES, Metrics
+from medimg_export.recipe import Keep
 from medimg_export.scores import Floats, LabelScores, resamples
 from medimg_export.selective import COVERAGE, CoverageCurve
 
@@ -179,8 +180,8 @@ def coverage(curve: CoverageCurve) -> str:
     return figure.svg
 
 
-def learning(history: list[dict[str, Any]]) -> str:
-    """Loss and validation AUC by epoch; stages are told apart, the best epoch is marked.
+def learning(history: list[dict[str, Any]], keep: Keep) -> str:
+    """Loss and validation AUC by epoch; stages are told apart, the epoch that is kept is marked.
 
     With images without labels also the two parts of the loss, and how often the teacher was sure.
     """
@@ -200,9 +201,9 @@ def learning(history: list[dict[str, Any]]) -> str:
         right.plot(steps, aucs, marker=".", color=COLORS[1])
         right.set(xlabel="epoch", ylabel="validation AUC")
         if np.isfinite(aucs).any():
-            best = int(np.nanargmax(aucs))
-            _mark(right, 1, float(steps[best]), float(aucs[best]))
-            right.set_xlabel(f"epoch; best {aucs[best]:.4f} after {best + 1}")
+            kept = int(np.nanargmax(aucs)) if keep == "best" else len(aucs) - 1
+            _mark(right, 1, float(steps[kept]), float(aucs[kept]))
+            right.set_xlabel(f"epoch; {keep} {aucs[kept]:.4f} after {kept + 1}")
         for axes in (left, *middle, right):
             axes.set_xlim(0.5, len(history) + 0.5)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -159,6 +159,7 @@ def make_run(
         examples=_examples(prepared, trained.model, y, p, thresholds),
         notes=described["notes"],
         groups=groups,
+        keep=prepared.recipe.training.keep,
     )
     write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)))
     return Run(folder, record), found
@@ -230,18 +231,22 @@ def versions() -> dict[str, str]:
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
+    training = record.recipe.training
     splits = record.dataset["splits"]
     images = ", ".join(f"{name} {found['images']}" for name, found in splits.items())
     beside = record.dataset.get("unlabelled")
     if beside:
         images += f", without labels {beside['used']}"
     return [
-        ("Backbone", record.recipe.training.backbone),
+        ("Backbone", training.backbone),
         ("Input", f"{record.recipe.pixels.size} pixels, {record.recipe.pixels.geometry}"),
         ("Images", images),
-        ("Seed", str(record.recipe.training.seed)),
+        ("Seed", str(training.seed)),
         ("Temperature", f"{record.temperature:.3f}"),
-        ("Training", f"{record.seconds / 60:.1f} minutes, best epoch {record.best_epoch}"),
+        (
+            "Training",
+            f"{record.seconds / 60:.1f} minutes, {training.keep} epoch {record.best_epoch}",
+        ),
     ]
 
 

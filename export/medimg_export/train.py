@@ -27,7 +27,7 @@ from medimg_export import backbones, checkpoint
 from medimg_export.augment import augment, draw
 from medimg_export.metrics import auc
 from medimg_export.prepared import Prepared, Progress
-from medimg_export.recipe import Recipe, at_least
+from medimg_export.recipe import Keep, Recipe, at_least
 from medimg_export.semi_supervised import Learner, prior
 from medimg_export.start import Start
 
@@ -68,7 +68,7 @@ SCHEDULES = {
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The weights with the best validation AUC, and how training went.
+    """The weights of the epoch that the recipe keeps, and how training went.
 
     history: one row an epoch: stage, epoch, loss, val_auc, seconds, and with unlabelled images the
         terms of ``semi_supervised``.
@@ -143,7 +143,7 @@ def train(
         if isinstance(learner, Learner):
             learner.begin()
         reached = validation_auc(prepared, model, progress)
-        _keep_best(state, model, reached)
+        _keep(state, model, reached, training.keep)
         if schedule.head_epochs:  # minutes of work; without a head stage nothing is learned yet
             state.history[-1]["val_auc"] = reached
             checkpoint.save(path, learner, state, identity)
@@ -160,7 +160,7 @@ def train(
         row["val_auc"] = validation_auc(prepared, answers, progress)
         row["seconds"] = round(time.perf_counter() - started, 2)
         state.history.append(row)
-        _keep_best(state, answers, row["val_auc"])
+        _keep(state, answers, row["val_auc"], training.keep)
         checkpoint.save(path, learner, state, identity)
         report(row)
     model.set_weights(state.best)
@@ -482,6 +482,6 @@ def _generator(prepared: Prepared, epoch: int, purpose: str) -> np.random.Genera
     return np.random.default_rng([prepared.recipe.training.seed, epoch, *purpose.encode()])
 
 
-def _keep_best(state: checkpoint.State, model: keras.Model, val_auc: float) -> None:
-    if val_auc > state.best_auc:
+def _keep(state: checkpoint.State, model: keras.Model, val_auc: float, keep: Keep) -> None:
+    if val_auc > state.best_auc or keep == "last":
         state.best_auc, state.best_epoch, state.best = val_auc, state.epoch, model.get_weights()

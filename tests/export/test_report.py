@@ -93,6 +93,11 @@ def test_a_full_report_has_every_section(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
 
 
+def test_the_epoch_that_was_kept_is_marked(tmp_path):
+    page = _write(tmp_path / "r.html", history=HISTORY, keep="last")
+    assert "epoch; last 0.9000 after 3" in page.words
+
+
 def test_what_became_of_images_without_labels_is_drawn(tmp_path):
     terms = {"supervised": 0.3, "unsupervised": 0.1, "confident": 0.25}
     page = _write(tmp_path / "r.html", history=[*HISTORY[:2], HISTORY[2] | terms])

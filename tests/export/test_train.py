@@ -164,6 +164,21 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(arrays: Arrays, t
     assert auc("multilabel", prepared.y[rows], p) == pytest.approx(max(aucs))
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(arrays: Arrays, tmp_path: Path):
+    """Whatever validation says, and however long nothing is gained."""
+    recipe = override(
+        Recipe(),
+        data={"labels": ["a", "b"]},
+        training={"epochs": 8, "batch": 16, "patience": 1, "seed": 2, "keep": "last"},
+    )
+    prepared = prepare(arrays([[0, 1], [1, 0]] * 40), recipe)
+    trained = train(prepared, tmp_path)
+    aucs = [row["val_auc"] for row in trained.history]
+    assert (len(aucs), trained.best_epoch) == (8, 8)
+    assert aucs[-1] < max(aucs)
+    assert validation_auc(prepared, trained.model) == aucs[-1]
+
+
 def test_without_epochs_the_first_weights_are_kept(small: Small, tmp_path: Path):
     trained = train(small(epochs=0), tmp_path)
     assert (trained.history, trained.best_epoch) == ([], 0)
