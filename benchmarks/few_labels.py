@@ -52,10 +52,10 @@ class Arm:
 
 
 ARMS = {
-    "supervised": Arm(train=560),
-    "semi": Arm(train=150, train_unlabelled=11),
-    "self": Arm(pretrain=8, train=250),
-    "both": Arm(pretrain=5, train=100, train_unlabelled=7),
+    "supervised": Arm(train=860),
+    "semi": Arm(train=150, train_unlabelled=12),
+    "self": Arm(pretrain=11, train=120),
+    "both": Arm(pretrain=5, train=120, train_unlabelled=7),
 }
 
 
@@ -117,6 +117,7 @@ class Drawn:
         of: dict[str, list[Path]] = {"train": [], "archive": []}
         for patient in [patients[each] for each in order if each not in kept]:
             of["train" if len(of["train"]) < labels else "archive"] += images[patient]
+        del of["train"][labels:]  # of the last patient, who is in no archive either
         judges = [images[patients[each]] for each in kept] or _by_patient(data / "test").values()
         of["test"] = [path for each in judges for path in each]
         for number, path in enumerate(of.pop("archive")):

@@ -150,6 +150,9 @@ class Training(Struct, frozen=True):
     epochs: Epochs | None = None
     batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     learning_rate: Positive | None = None
+    clip: Positive | None = None
+    """The largest norm of a step's gradient: longer ones are shortened to it (Pascanu et al. 2013).
+    A few images make steep ones, after which a network may answer all images alike."""
     patience: Epochs | None = None
     """Epochs without a better validation AUC until training stops."""
     keep: Keep = "best"

@@ -131,7 +131,8 @@ def train(
         start.put_into(model)
     loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
     learner = _learner(prepared, model, schedule)
-    _compile(learner, model, loss, schedule, steps=schedule.epochs * _steps(prepared))
+    steps = schedule.epochs * _steps(prepared)
+    _compile(learner, model, loss, schedule, steps=steps, clip=training.clip)
 
     identity = _identity(prepared, start)
     path = folder / checkpoint.NAME
@@ -293,7 +294,13 @@ def _identity(prepared: Prepared, start: Start | None) -> dict[str, Any]:
 
 
 def _compile(
-    learner: keras.Model, model: keras.Model, loss: Callable, schedule: Schedule, steps: int
+    learner: keras.Model,
+    model: keras.Model,
+    loss: Callable,
+    schedule: Schedule,
+    *,
+    steps: int,
+    clip: float | None,
 ) -> None:
     # Pretrained statistics stay: a few hundred steps on one kind of image only spoil them.
     if schedule.head_epochs:
@@ -302,7 +309,7 @@ def _compile(
                 layer.trainable = False
     rate = warmup_cosine(schedule.learning_rate, steps)
     # XLA would compile every convolution for one core.
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4)  # pyright: ignore[reportArgumentType]
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=clip)  # pyright: ignore[reportArgumentType]
     learner.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
     learner.optimizer.build(learner.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
 

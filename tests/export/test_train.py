@@ -179,6 +179,20 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(arrays: Arrays, tmp_pat
     assert validation_auc(prepared, trained.model) == aucs[-1]
 
 
+def test_no_step_is_longer_than_the_recipe_allows(small: Small, tmp_path: Path):
+    def folder(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    start = train(small(epochs=0), folder("start")).model.get_weights()
+
+    def moved(name: str, **training: float) -> float:
+        end = train(small(epochs=1, **training), folder(name)).model.get_weights()
+        return max(float(np.abs(one - other).max()) for one, other in zip(start, end, strict=True))
+
+    assert moved("clipped", clip=1e-12) < moved("free") / 10
+
+
 def test_without_epochs_the_first_weights_are_kept(small: Small, tmp_path: Path):
     trained = train(small(epochs=0), tmp_path)
     assert (trained.history, trained.best_epoch) == ([], 0)
