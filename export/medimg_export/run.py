@@ -45,6 +45,7 @@ PACKAGES = ("medimg-edge", "tensorflow", "keras", "numpy", "opencv-python-headle
 class Record(msgspec.Struct, frozen=True):
     """``run.json``: how the model came about, and what turns its logits into decisions.
 
+    best_epoch: whose weights were kept, from 1; 0 where nothing was gained on how it began.
     seconds: of all epochs, with their validation, over all sessions of an interrupted training.
     kept_apart: ``unlabelled.kept_apart`` of validation and test, which the weights have not seen;
     None where it began with some that have, or may have.
