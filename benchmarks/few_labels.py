@@ -3,12 +3,12 @@
 Run: python benchmarks/few_labels.py DATA --out RUNS [--judge dev] [--labels 100] [--seeds 0 1 2]
 
 DATA is the folder of the Kermany set. For each seed, patients of its training images are drawn
-until there are LABELS labelled images, of which `train` keeps 15 % to choose epoch, temperature and
+until there are LABELS labelled images, of which `train` keeps 15 % to choose temperature and
 threshold by; all others are links in a folder of their own, of which no name is read but for the
-patient's number. Each arm is the commands of docs/few-labels.md, all with the
-recipe few-labels and about the same time, which is what its epochs were chosen for: one core, and
-another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the table.
-The int8 ONNX file is judged through the device's Classifier.
+patient's number. Each arm is the commands of docs/few-labels.md, all with the recipe few-labels and
+all but the brief one with about the same time, which is what their epochs were chosen for: one
+core, and another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the
+table. The int8 ONNX file is judged through the device's Classifier.
 
 --judge dev is for choosing: 15 % of the training images' patients, drawn once, are what judges, and
 the official test images are not read. Every arm that is finished is a row of docs/few-labels.csv
