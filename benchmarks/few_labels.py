@@ -6,9 +6,9 @@ DATA is the folder of the Kermany set. For each seed, patients of its training i
 until there are LABELS labelled images, of which `train` keeps 15 % to choose temperature and
 threshold by; all others are links in a folder of their own, of which no name is read but for the
 patient's number. Each arm is the commands of docs/few-labels.md, all with the recipe few-labels and
-all but the brief one with about the same time, which is what their epochs were chosen for: one
-core, and another seed on the other (`taskset -c 0`, `-c 1`). The minutes of its epochs stand in the
-table. The int8 ONNX file is judged through the device's Classifier.
+all but the brief one meant for the same time, by their epochs: one core, and another seed on the
+other (`taskset -c 0`, `-c 1`), which may get more of the processor. The minutes of its epochs stand
+in the table. The int8 ONNX file is judged through the device's Classifier.
 
 --judge dev is for choosing: 15 % of the training images' patients, drawn once, are what judges, and
 the official test images are not read. Every arm that is finished is a row of docs/few-labels.csv

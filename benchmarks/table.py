@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,7 +32,7 @@ def append(table: Path, rows: list[dict[str, Any]]) -> None:
         before = stored(table)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(before[0] if before else rows[0]), lineterminator="\n")
-        if not before:
+        if not os.fstat(file.fileno()).st_size:
             writer.writeheader()
         writer.writerows(rows)
         file.write(text.getvalue())

@@ -150,14 +150,15 @@ class Training(Struct, frozen=True):
     epochs: Epochs | None = None
     batch: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     learning_rate: Positive | None = None
-    clip: Positive | None = None
-    """The largest norm of a step's gradient: longer ones are shortened to it (Pascanu et al. 2013).
-    A few images make steep ones, after which a network may answer all images alike."""
+    clip: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """The largest norm of a step's gradient, but for the head alone: longer ones are shortened
+    (Pascanu et al. 2013). A few images make steep ones, after which a network may answer all
+    images alike."""
     patience: Epochs | None = None
-    """Epochs without a better validation AUC until training stops."""
+    """Epochs without a better validation AUC until training stops, where the best one is kept."""
     keep: Keep = "best"
-    """The weights of the epoch with the best validation AUC, where patience counts; or of the last
-    one, at the end of the cosine, where so few images validate that they would choose by chance."""
+    """The weights of the epoch with the best validation AUC; or of the last one, at the end of the
+    cosine, where so few images validate that they would choose by chance."""
     balance: Literal["weights", "sampling", "none"] = "weights"
     """Class imbalance: weigh the loss, draw classes evenly, or leave it."""
     validation_draws: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0

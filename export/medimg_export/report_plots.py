@@ -201,7 +201,9 @@ def learning(history: list[dict[str, Any]], keep: Keep) -> str:
         right.plot(steps, aucs, marker=".", color=COLORS[1])
         right.set(xlabel="epoch", ylabel="validation AUC")
         if np.isfinite(aucs).any():
-            kept = int(np.nanargmax(aucs)) if keep == "best" else len(aucs) - 1
+            kept = int(
+                np.nanargmax(aucs) if keep == "best" else np.flatnonzero(np.isfinite(aucs))[-1]
+            )
             _mark(right, 1, float(steps[kept]), float(aucs[kept]))
             right.set_xlabel(f"epoch; {keep} {aucs[kept]:.4f} after {kept + 1}")
         for axes in (left, *middle, right):

@@ -96,6 +96,8 @@ def test_a_full_report_has_every_section(tmp_path):
 def test_the_epoch_that_was_kept_is_marked(tmp_path):
     page = _write(tmp_path / "r.html", history=HISTORY, keep="last")
     assert "epoch; last 0.9000 after 3" in page.words
+    page = _write(tmp_path / "r.html", history=[*HISTORY, {"epoch": 2, "loss": 0.3}], keep="last")
+    assert "epoch; last 0.9000 after 3" in page.words
 
 
 def test_what_became_of_images_without_labels_is_drawn(tmp_path):

@@ -179,7 +179,9 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(arrays: Arrays, tmp_pat
     assert validation_auc(prepared, trained.model) == aucs[-1]
 
 
-def test_no_step_is_longer_than_the_recipe_allows(small: Small, tmp_path: Path):
+def test_gradients_are_shortened_before_adam_scales_them(small: Small, tmp_path: Path):
+    """It scales steps to one length, but for gradients that are small beside its epsilon."""
+
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()
         return tmp_path / name
