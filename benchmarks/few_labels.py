@@ -50,6 +50,11 @@ class Arm:
     train: int = 0
     train_unlabelled: int = 0
 
+    def __str__(self) -> str:
+        kinds = ("passes of SimCLR", "epochs", "passes of FixMatch")
+        stages = zip(dataclasses.astuple(self), kinds, strict=True)
+        return ", ".join(f"{count} {kind}" for count, kind in stages if count)
+
     @property
     def is_supervised(self) -> bool:
         """Of labels only."""
@@ -58,7 +63,7 @@ class Arm:
 
 ARMS = {
     "supervised": Arm(train=860),
-    "supervised, brief": Arm(train=150),  # all of the time may be more than is good for it
+    "brief": Arm(train=150),  # all of the time may be more than is good for it
     "semi": Arm(train=150, train_unlabelled=12),
     "self": Arm(pretrain=11, train=120),
     "both": Arm(pretrain=5, train=120, train_unlabelled=7),
@@ -167,7 +172,9 @@ def tables(stored: list[dict[str, str]]) -> Iterator[str]:
             auc = table.spread([_auc(each) for each in rows.values()], 4)
             gain = f"{np.mean(gains):+.4f}" if gains else ""
             each_gain = " ".join(f"{gain:+.4f}" for gain in gains)
-            lines.append((labels, arm, str(len(rows)), minutes, auc, gain, each_gain))
+            lines.append(
+                (labels, f"{arm}: {ARMS[arm]}", str(len(rows)), minutes, auc, gain, each_gain)
+            )
     yield table.markdown(header, lines)
 
 
@@ -177,7 +184,7 @@ def _auc(row: dict[str, str]) -> float:
 
 def _measure(drawn: Drawn, name: str, seed: int, official: bool) -> dict[str, Any]:
     stages = {stage: epochs for stage, epochs in dataclasses.asdict(ARMS[name]).items() if epochs}
-    out = drawn.folder / "-".join([*name.split(", "), *map(str, stages.values())])
+    out = drawn.folder / "-".join([name, *map(str, stages.values())])
     bundle, seen = out / "bundle", out / "report"
     commit = table.commit()
     runs: list[Path] = []

@@ -50,12 +50,14 @@ class Schedule:
 
     learning_rate is the peak: a linear warm-up over the first tenth of all steps, then a cosine to
     zero (Loshchilov and Hutter 2017), so that training ends at its best without a plateau rule.
+    clip: the largest norm of a gradient, if any.
     """
 
     head_epochs: int
     epochs: int
     learning_rate: float
     patience: int
+    clip: float | None = None
 
 
 SCHEDULES = {
@@ -131,8 +133,7 @@ def train(
         start.put_into(model)
     loss = weighted_loss(prepared.dataset.task, class_weights(prepared))
     learner = _learner(prepared, model, schedule)
-    steps = schedule.epochs * _steps(prepared)
-    _compile(learner, model, loss, schedule, steps=steps, clip=training.clip)
+    _compile(learner, model, loss, schedule, steps=schedule.epochs * _steps(prepared))
 
     identity = _identity(prepared, start)
     path = folder / checkpoint.NAME
@@ -294,13 +295,7 @@ def _identity(prepared: Prepared, start: Start | None) -> dict[str, Any]:
 
 
 def _compile(
-    learner: keras.Model,
-    model: keras.Model,
-    loss: Callable,
-    schedule: Schedule,
-    *,
-    steps: int,
-    clip: float | None,
+    learner: keras.Model, model: keras.Model, loss: Callable, schedule: Schedule, steps: int
 ) -> None:
     # Pretrained statistics stay: a few hundred steps on one kind of image only spoil them.
     if schedule.head_epochs:
@@ -309,7 +304,7 @@ def _compile(
                 layer.trainable = False
     rate = warmup_cosine(schedule.learning_rate, steps)
     # XLA would compile every convolution for one core.
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=clip)  # pyright: ignore[reportArgumentType]
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=schedule.clip)  # pyright: ignore[reportArgumentType]
     learner.compile(optimizer, loss, jit_compile=False)  # pyright: ignore[reportArgumentType]
     learner.optimizer.build(learner.trainable_variables)  # pyright: ignore[reportAttributeAccessIssue]
 
